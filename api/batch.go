@@ -1,0 +1,347 @@
+package api
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"unsafe"
+)
+
+// The binary batch, version 1. It is the body of a request with the content
+// type [MediaBatch], what nodes forward to each other, and, from Ops on, what
+// a log entry holds: the bytes of an operation are never encoded twice.
+//
+//	u8       version, 1
+//	u8       flags: 1 atomic, 2 session; other bits are 0
+//	         if session: 16 bytes id, uvarint seq, uvarint acked
+//	uvarint  number of policies; each
+//	           u8       0 a policy's name, 1 inline limits as a JSON array
+//	           uvarint  length, and the bytes
+//	uvarint  number of operations, 1 to 10,000; each
+//	           u8       bits 0-3 kind: 0 take, 1 peek, 2 refund, 3 reset;
+//	                    bit 4: a request id follows the key; other bits are 0
+//	           uvarint  index of the policy
+//	           uvarint  cost, for a take and a refund only
+//	           uvarint  length of the key, and its bytes
+//	           uvarint  length of the request id, and its bytes, if bit 4
+//
+// A uvarint is encoding/binary's. Nothing follows the last operation.
+const batchVersion = 1
+
+const (
+	flagAtomic  = 1
+	flagSession = 2
+
+	opRequestID = 1 << 4
+)
+
+// Kind says what an operation does.
+type Kind uint8
+
+// The kinds of operations.
+const (
+	Take   Kind = 0
+	Peek   Kind = 1
+	Refund Kind = 2
+	Reset  Kind = 3
+)
+
+var kindNames = [...]string{"take", "peek", "refund", "reset"}
+
+// String is the kind's name in routes, metrics and messages.
+func (k Kind) String() string {
+	if int(k) < len(kindNames) {
+		return kindNames[k]
+	}
+	return fmt.Sprintf("kind %d", uint8(k))
+}
+
+// hasCost tells the kinds that carry a cost.
+func (k Kind) hasCost() bool { return k == Take || k == Refund }
+
+// Op is one operation of a batch.
+type Op struct {
+	Kind      Kind
+	Policy    int   // index into Batch.Policies
+	Cost      int64 // 1 to MaxCost for a take and a refund, else 0
+	Key       string
+	RequestID string // "" is none
+}
+
+// Session makes a whole batch exactly-once: the state machine keeps the answer
+// to (ID, Seq) and gives it again to a retry, as in section 6.3 of Ongaro's
+// dissertation "Consensus: Bridging Theory and Practice" (2014).
+//
+// The sender counts Seq up by 1 a batch and shard, from 1, and sends in Acked
+// the highest number below which it wants no answer any more; the state
+// machine forgets those, and refuses to apply them ever again.
+type Session struct {
+	ID    [16]byte
+	Seq   uint64 // 0 is no session
+	Acked uint64 // answers to sequence numbers <= Acked may be forgotten; < Seq
+}
+
+// PolicyRef names the limits of an operation: a policy of the catalog, or
+// limits written into the request.
+type PolicyRef struct {
+	Name   string
+	Inline []byte // JSON array of limits; nil with a name
+}
+
+// Batch is a decoded head with its operations still encoded.
+type Batch struct {
+	Atomic   bool
+	Session  Session
+	Policies []PolicyRef
+	N        int    // operations in Ops
+	Ops      []byte // see AppendOp
+}
+
+// Add appends an operation.
+func (b *Batch) Add(op Op) {
+	b.Ops = AppendOp(b.Ops, op)
+	b.N++
+}
+
+// Ref returns the index of the policy of this name, adding it if need be.
+func (b *Batch) Ref(name string) int {
+	for i := range b.Policies {
+		if b.Policies[i].Name == name && b.Policies[i].Inline == nil {
+			return i
+		}
+	}
+	b.Policies = append(b.Policies, PolicyRef{Name: name})
+	return len(b.Policies) - 1
+}
+
+// AppendOp appends op's encoding to dst.
+func AppendOp(dst []byte, op Op) []byte {
+	head := byte(op.Kind)
+	if op.RequestID != "" {
+		head |= opRequestID
+	}
+	dst = append(dst, head)
+	dst = binary.AppendUvarint(dst, uint64(op.Policy))
+	if op.Kind.hasCost() {
+		dst = binary.AppendUvarint(dst, uint64(op.Cost))
+	}
+	dst = AppendString(dst, op.Key)
+	if op.RequestID != "" {
+		dst = AppendString(dst, op.RequestID)
+	}
+	return dst
+}
+
+// DecodeOp reads one operation off the front of b and returns what follows it.
+// Key and RequestID alias b. It checks the form only; [Op.Check] the values.
+func DecodeOp(b []byte) (op Op, rest []byte, err error) {
+	if len(b) == 0 {
+		return op, nil, errShort
+	}
+	head := b[0]
+	b = b[1:]
+	op.Kind = Kind(head & 0x0f)
+	if head&^(0x0f|opRequestID) != 0 || op.Kind > Reset {
+		return op, nil, fmt.Errorf("unknown operation %#02x", head)
+	}
+	v, n := uvarint(b)
+	if n <= 0 || v > MaxBatch {
+		return op, nil, errShort
+	}
+	op.Policy = int(v)
+	b = b[n:]
+	if op.Kind.hasCost() {
+		v, n = uvarint(b)
+		if n <= 0 || v > 1<<62 {
+			return op, nil, errShort
+		}
+		op.Cost = int64(v)
+		b = b[n:]
+	}
+	if op.Key, b, err = CutString(b); err != nil {
+		return op, nil, err
+	}
+	if head&opRequestID != 0 {
+		if op.RequestID, b, err = CutString(b); err != nil {
+			return op, nil, err
+		}
+		if op.RequestID == "" {
+			return op, nil, errors.New("an empty request id is marked as present")
+		}
+	}
+	return op, b, nil
+}
+
+// Check says what is wrong with the values of an operation whose form is
+// right, as an [InvalidRequest] problem, or returns nil.
+func (op *Op) Check() error {
+	if err := CheckKey(op.Key); err != nil {
+		return err
+	}
+	if op.Kind.hasCost() {
+		if err := CheckCost(op.Cost); err != nil {
+			return err
+		}
+	}
+	if op.RequestID != "" {
+		return CheckRequestID(op.RequestID)
+	}
+	return nil
+}
+
+// AppendBatch appends the whole batch to dst.
+func AppendBatch(dst []byte, b *Batch) []byte {
+	var flags byte
+	if b.Atomic {
+		flags |= flagAtomic
+	}
+	if b.Session.Seq != 0 {
+		flags |= flagSession
+	}
+	dst = append(dst, batchVersion, flags)
+	if b.Session.Seq != 0 {
+		dst = append(dst, b.Session.ID[:]...)
+		dst = binary.AppendUvarint(dst, b.Session.Seq)
+		dst = binary.AppendUvarint(dst, b.Session.Acked)
+	}
+	dst = binary.AppendUvarint(dst, uint64(len(b.Policies)))
+	for _, p := range b.Policies {
+		if p.Inline != nil {
+			dst = append(dst, 1)
+			dst = AppendBytes(dst, p.Inline)
+		} else {
+			dst = append(dst, 0)
+			dst = AppendString(dst, p.Name)
+		}
+	}
+	dst = binary.AppendUvarint(dst, uint64(b.N))
+	return append(dst, b.Ops...)
+}
+
+// DecodeBatch reads a whole batch and checks the form of everything in it,
+// down to the last operation; the values of operations ([Op.Check]) are left
+// to the caller. The batch aliases body. Its errors are [InvalidRequest]
+// problems.
+func DecodeBatch(body []byte) (*Batch, error) {
+	b, err := decodeBatch(body)
+	if err != nil {
+		return nil, NewProblem(InvalidRequest, "the binary batch is malformed: %v", err)
+	}
+	return b, nil
+}
+
+func decodeBatch(body []byte) (*Batch, error) {
+	if len(body) < 2 {
+		return nil, errShort
+	}
+	if body[0] != batchVersion {
+		return nil, fmt.Errorf("version %d is not supported, only %d", body[0], batchVersion)
+	}
+	flags := body[1]
+	if flags&^(flagAtomic|flagSession) != 0 {
+		return nil, fmt.Errorf("unknown flags %#02x", flags)
+	}
+	b := &Batch{Atomic: flags&flagAtomic != 0}
+	rest := body[2:]
+	var err error
+	if flags&flagSession != 0 {
+		if len(rest) < 16 {
+			return nil, errShort
+		}
+		copy(b.Session.ID[:], rest)
+		rest = rest[16:]
+		if b.Session.Seq, rest, err = CutUvarint(rest); err != nil {
+			return nil, err
+		}
+		if b.Session.Acked, rest, err = CutUvarint(rest); err != nil {
+			return nil, err
+		}
+		if b.Session.Seq == 0 || b.Session.Acked >= b.Session.Seq {
+			return nil, fmt.Errorf("session sequence %d with %d acknowledged", b.Session.Seq, b.Session.Acked)
+		}
+	}
+	var n uint64
+	if n, rest, err = CutUvarint(rest); err != nil {
+		return nil, err
+	}
+	if n == 0 || n > MaxBatch {
+		return nil, fmt.Errorf("%d policies; it needs 1 to %d", n, MaxBatch)
+	}
+	b.Policies = make([]PolicyRef, 0, min(n, 16))
+	for range n {
+		if len(rest) == 0 || rest[0] > 1 {
+			return nil, errShort
+		}
+		inline := rest[0] == 1
+		var s string
+		if s, rest, err = CutString(rest[1:]); err != nil {
+			return nil, err
+		}
+		if inline {
+			b.Policies = append(b.Policies, PolicyRef{Inline: []byte(s)})
+		} else {
+			b.Policies = append(b.Policies, PolicyRef{Name: s})
+		}
+	}
+	if n, rest, err = CutUvarint(rest); err != nil {
+		return nil, err
+	}
+	if n == 0 || n > MaxBatch {
+		return nil, fmt.Errorf("%d operations; it needs 1 to %d", n, MaxBatch)
+	}
+	b.N, b.Ops = int(n), rest
+	for i := range b.N {
+		var op Op
+		if op, rest, err = DecodeOp(rest); err != nil {
+			return nil, fmt.Errorf("operation %d: %w", i, err)
+		}
+		if op.Policy >= len(b.Policies) {
+			return nil, fmt.Errorf("operation %d: policy %d of %d", i, op.Policy, len(b.Policies))
+		}
+	}
+	if len(rest) != 0 {
+		return nil, fmt.Errorf("%d bytes after the last operation", len(rest))
+	}
+	return b, nil
+}
+
+var errShort = errors.New("it ends too early, or a number is out of range")
+
+func uvarint(b []byte) (uint64, int) {
+	if len(b) > 0 && b[0] < 0x80 {
+		return uint64(b[0]), 1
+	}
+	return binary.Uvarint(b)
+}
+
+// AppendString appends the length of s as a uvarint, and s.
+func AppendString(dst []byte, s string) []byte {
+	dst = binary.AppendUvarint(dst, uint64(len(s)))
+	return append(dst, s...)
+}
+
+// AppendBytes appends the length of s as a uvarint, and s.
+func AppendBytes(dst, s []byte) []byte {
+	dst = binary.AppendUvarint(dst, uint64(len(s)))
+	return append(dst, s...)
+}
+
+// CutUvarint reads a uvarint off the front of b.
+func CutUvarint(b []byte) (v uint64, rest []byte, err error) {
+	v, n := uvarint(b)
+	if n <= 0 {
+		return 0, nil, errShort
+	}
+	return v, b[n:], nil
+}
+
+// CutString reads what [AppendString] wrote off the front of b. The string
+// aliases b: it is valid as long as b's bytes are not changed.
+func CutString(b []byte) (s string, rest []byte, err error) {
+	v, n := uvarint(b)
+	if n <= 0 || v > uint64(len(b)-n) {
+		return "", nil, errShort
+	}
+	b = b[n:]
+	return unsafe.String(unsafe.SliceData(b), int(v)), b[v:], nil
+}

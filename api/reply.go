@@ -1,0 +1,361 @@
+package api
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+)
+
+// The binary reply, version 1: the answer to a binary batch. The state machine
+// writes it as it applies; on the usual way nobody touches it again before the
+// client decodes it.
+//
+//	 0  u8   version, 1
+//	 1  u8   flags: 1 replayed (the stored answer to a retried session batch)
+//	 2  u16  0
+//	 4  u32  number of results: that of the batch's operations
+//	 8  u32  length in bytes of the results
+//	12  u32  shard   } the commit of every result that carries none of its own;
+//	16  u64  index   } result i has the offset "base offset + i"
+//	24  u64  time_ns }
+//	32  u32  base offset
+//	36  u32  0
+//	40  results, one an operation, in order; each
+//	      u8       bits 0-3 status: 0 denied, 1 allowed, 2 state, 3 refunded,
+//	               4 reset, 5 error; bit 4 duplicate; bit 5 own commit;
+//	               other bits are 0
+//	               if own commit: uvarint shard, index, offset, time_ns
+//	      error:   u8 number of the code, uvarint length, detail
+//	      reset:   nothing
+//	      others:  uvarint index of the limits, uvarint which of them binds,
+//	               then for each limit: uvarint remaining,
+//	               uvarint retry-after, uvarint reset-after (microseconds,
+//	               rounded up); refunded: uvarint tokens given back at the end
+//	    limits: uvarint count; each
+//	      uvarint length, policy; uvarint revision; uvarint number of limits;
+//	      each: uvarint length, name; uvarint rate; uvarint per (ns);
+//	      uvarint burst
+//
+// Fixed-size integers are little-endian.
+const replyVersion = 1
+
+const (
+	replyHeader   = 40
+	flagReplayed  = 1
+	statusMask    = 0x0f
+	resultDup     = 1 << 4
+	resultCommit  = 1 << 5
+	maxReplyLimit = 64
+)
+
+// Status says what became of an operation.
+type Status uint8
+
+// The statuses of results.
+const (
+	StatusDenied Status = iota
+	StatusAllowed
+	StatusState
+	StatusRefunded
+	StatusReset
+	StatusError
+)
+
+// LimitValues is one limit's part of a result.
+type LimitValues struct {
+	Remaining  int64  // whole tokens
+	RetryAfter uint64 // microseconds, rounded up
+	ResetAfter uint64 // microseconds, rounded up
+}
+
+// LimitInfo is the part of a limit that does not change from result to result.
+type LimitInfo struct {
+	Name  string
+	Rate  int64
+	Per   int64 // nanoseconds
+	Burst int64
+}
+
+// SetInfo is the limits that results refer to.
+type SetInfo struct {
+	Policy   string
+	Revision uint64
+	Limits   []LimitInfo
+}
+
+// Result is one decoded result, and what [AppendResult] encodes.
+type Result struct {
+	Status    Status
+	Duplicate bool
+	OwnCommit bool   // encode Commit with the result
+	Commit    Commit // always set by decoding
+	Set       int    // index into Reply.Sets
+	Binding   int    // index into Limits
+	Limits    []LimitValues
+	Refunded  int64
+	Code      Code   // of an error
+	Detail    string // of an error
+}
+
+// Reply is a decoded head with its results still encoded; see [Reply.Next].
+type Reply struct {
+	Replayed bool
+	N        int
+	Commit   Commit // Offset is that of the first result
+	Sets     []SetInfo
+
+	results []byte // not yet read
+	next    int
+}
+
+// BeginReply appends a reply's header to dst. Results follow with
+// [AppendResult]; [FinishReply] ends it.
+func BeginReply(dst []byte, n int, c Commit) []byte {
+	var h [replyHeader]byte
+	h[0] = replyVersion
+	binary.LittleEndian.PutUint32(h[4:], uint32(n))
+	binary.LittleEndian.PutUint32(h[12:], c.Shard)
+	binary.LittleEndian.PutUint64(h[16:], c.Index)
+	binary.LittleEndian.PutUint64(h[24:], c.TimeNS)
+	binary.LittleEndian.PutUint32(h[32:], c.Offset)
+	return append(dst, h[:]...)
+}
+
+// AppendResult appends one result.
+func AppendResult(dst []byte, r *Result) []byte {
+	head := byte(r.Status)
+	if r.Duplicate {
+		head |= resultDup
+	}
+	if r.OwnCommit {
+		head |= resultCommit
+	}
+	dst = append(dst, head)
+	if r.OwnCommit {
+		dst = binary.AppendUvarint(dst, uint64(r.Commit.Shard))
+		dst = binary.AppendUvarint(dst, r.Commit.Index)
+		dst = binary.AppendUvarint(dst, uint64(r.Commit.Offset))
+		dst = binary.AppendUvarint(dst, r.Commit.TimeNS)
+	}
+	switch r.Status {
+	case StatusError:
+		dst = append(dst, r.Code.Info().Number)
+		return AppendString(dst, r.Detail)
+	case StatusReset:
+		return dst
+	}
+	dst = binary.AppendUvarint(dst, uint64(r.Set))
+	dst = binary.AppendUvarint(dst, uint64(r.Binding))
+	for i := range r.Limits {
+		dst = binary.AppendUvarint(dst, uint64(r.Limits[i].Remaining))
+		dst = binary.AppendUvarint(dst, r.Limits[i].RetryAfter)
+		dst = binary.AppendUvarint(dst, r.Limits[i].ResetAfter)
+	}
+	if r.Status == StatusRefunded {
+		dst = binary.AppendUvarint(dst, uint64(r.Refunded))
+	}
+	return dst
+}
+
+// FinishReply closes the reply that begins at dst[start:] with the limits its
+// results refer to, each encoded by [AppendSetInfo].
+func FinishReply(dst []byte, start int, sets [][]byte) []byte {
+	binary.LittleEndian.PutUint32(dst[start+8:], uint32(len(dst)-start-replyHeader))
+	dst = binary.AppendUvarint(dst, uint64(len(sets)))
+	for _, s := range sets {
+		dst = append(dst, s...)
+	}
+	return dst
+}
+
+// AppendSetInfo appends the encoding of limits.
+func AppendSetInfo(dst []byte, s *SetInfo) []byte {
+	dst = AppendString(dst, s.Policy)
+	dst = binary.AppendUvarint(dst, s.Revision)
+	dst = binary.AppendUvarint(dst, uint64(len(s.Limits)))
+	for i := range s.Limits {
+		l := &s.Limits[i]
+		dst = AppendString(dst, l.Name)
+		dst = binary.AppendUvarint(dst, uint64(l.Rate))
+		dst = binary.AppendUvarint(dst, uint64(l.Per))
+		dst = binary.AppendUvarint(dst, uint64(l.Burst))
+	}
+	return dst
+}
+
+// CutSetInfo reads what [AppendSetInfo] wrote off the front of b, aliasing b.
+func CutSetInfo(b []byte) (s SetInfo, rest []byte, err error) {
+	if s.Policy, b, err = CutString(b); err != nil {
+		return s, nil, err
+	}
+	if s.Revision, b, err = CutUvarint(b); err != nil {
+		return s, nil, err
+	}
+	var n uint64
+	if n, b, err = CutUvarint(b); err != nil {
+		return s, nil, err
+	}
+	if n == 0 || n > maxReplyLimit {
+		return s, nil, fmt.Errorf("%d limits", n)
+	}
+	s.Limits = make([]LimitInfo, n)
+	for i := range s.Limits {
+		l := &s.Limits[i]
+		if l.Name, b, err = CutString(b); err != nil {
+			return s, nil, err
+		}
+		for _, p := range []*int64{&l.Rate, &l.Per, &l.Burst} {
+			var v uint64
+			if v, b, err = CutUvarint(b); err != nil || v > 1<<62 {
+				return s, nil, errShort
+			}
+			*p = int64(v)
+		}
+	}
+	return s, b, nil
+}
+
+// MarkReplayed marks an encoded reply as the stored answer to a retry.
+func MarkReplayed(reply []byte) { reply[1] |= flagReplayed }
+
+// DecodeReply reads a reply's head and its limits. The reply aliases b.
+func DecodeReply(b []byte) (*Reply, error) {
+	r, err := decodeReply(b)
+	if err != nil {
+		return nil, fmt.Errorf("the binary reply is malformed: %w", err)
+	}
+	return r, nil
+}
+
+func decodeReply(b []byte) (*Reply, error) {
+	if len(b) < replyHeader {
+		return nil, errShort
+	}
+	if b[0] != replyVersion {
+		return nil, fmt.Errorf("version %d is not supported, only %d", b[0], replyVersion)
+	}
+	size := uint64(binary.LittleEndian.Uint32(b[8:]))
+	if size > uint64(len(b)-replyHeader) {
+		return nil, errShort
+	}
+	r := &Reply{
+		Replayed: b[1]&flagReplayed != 0,
+		N:        int(binary.LittleEndian.Uint32(b[4:])),
+		Commit: Commit{
+			Shard:  binary.LittleEndian.Uint32(b[12:]),
+			Index:  binary.LittleEndian.Uint64(b[16:]),
+			TimeNS: binary.LittleEndian.Uint64(b[24:]),
+			Offset: binary.LittleEndian.Uint32(b[32:]),
+		},
+		results: b[replyHeader : replyHeader+size],
+	}
+	if r.N > MaxBatch {
+		return nil, fmt.Errorf("%d results", r.N)
+	}
+	n, rest, err := CutUvarint(b[replyHeader+size:])
+	if err != nil {
+		return nil, err
+	}
+	if n > MaxBatch {
+		return nil, fmt.Errorf("%d sets of limits", n)
+	}
+	for range n {
+		var s SetInfo
+		if s, rest, err = CutSetInfo(rest); err != nil {
+			return nil, err
+		}
+		r.Sets = append(r.Sets, s)
+	}
+	if len(rest) != 0 {
+		return nil, fmt.Errorf("%d bytes after the end", len(rest))
+	}
+	return r, nil
+}
+
+// Next decodes the next result into res, reusing its Limits. It returns false
+// after the last one, and an error for a malformed one. Detail aliases the
+// reply.
+func (r *Reply) Next(res *Result) (bool, error) {
+	if r.next == r.N {
+		if len(r.results) != 0 {
+			return false, errors.New("the binary reply is malformed: bytes after the last result")
+		}
+		return false, nil
+	}
+	if err := r.decodeResult(res); err != nil {
+		return false, fmt.Errorf("the binary reply is malformed: result %d: %w", r.next, err)
+	}
+	r.next++
+	return true, nil
+}
+
+func (r *Reply) decodeResult(res *Result) (err error) {
+	b := r.results
+	if len(b) == 0 {
+		return errShort
+	}
+	head := b[0]
+	b = b[1:]
+	if head&^(statusMask|resultDup|resultCommit) != 0 || Status(head&statusMask) > StatusError {
+		return fmt.Errorf("unknown status %#02x", head)
+	}
+	*res = Result{Status: Status(head & statusMask), Duplicate: head&resultDup != 0,
+		OwnCommit: head&resultCommit != 0, Limits: res.Limits[:0], Commit: r.Commit}
+	res.Commit.Offset += uint32(r.next)
+	if res.OwnCommit {
+		var v [4]uint64
+		for i := range v {
+			if v[i], b, err = CutUvarint(b); err != nil {
+				return err
+			}
+		}
+		res.Commit = Commit{Shard: uint32(v[0]), Index: v[1], Offset: uint32(v[2]), TimeNS: v[3]}
+	}
+	switch res.Status {
+	case StatusError:
+		if len(b) == 0 {
+			return errShort
+		}
+		res.Code = CodeNumber(b[0])
+		res.Detail, r.results, err = CutString(b[1:])
+		return err
+	case StatusReset:
+		r.results = b
+		return nil
+	}
+	var set, binding uint64
+	if set, b, err = CutUvarint(b); err != nil {
+		return err
+	}
+	if binding, b, err = CutUvarint(b); err != nil {
+		return err
+	}
+	if set >= uint64(len(r.Sets)) || binding >= uint64(len(r.Sets[set].Limits)) {
+		return fmt.Errorf("limit %d of set %d of %d", binding, set, len(r.Sets))
+	}
+	res.Set, res.Binding = int(set), int(binding)
+	for range r.Sets[set].Limits {
+		var v LimitValues
+		var rem uint64
+		if rem, b, err = CutUvarint(b); err != nil || rem > 1<<62 {
+			return errShort
+		}
+		v.Remaining = int64(rem)
+		if v.RetryAfter, b, err = CutUvarint(b); err != nil {
+			return err
+		}
+		if v.ResetAfter, b, err = CutUvarint(b); err != nil {
+			return err
+		}
+		res.Limits = append(res.Limits, v)
+	}
+	if res.Status == StatusRefunded {
+		var v uint64
+		if v, b, err = CutUvarint(b); err != nil || v > 1<<62 {
+			return errShort
+		}
+		res.Refunded = int64(v)
+	}
+	r.results = b
+	return nil
+}

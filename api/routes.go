@@ -1,0 +1,49 @@
+package api
+
+// Route is one method and path of the HTTP API. The same table serves the
+// router, the client and the documentation's test.
+type Route struct {
+	Name   string
+	Method string
+	Path   string // gorilla/mux template
+	About  string
+}
+
+// Media types.
+const (
+	MediaJSON    = "application/json"
+	MediaYAML    = "application/yaml"
+	MediaProblem = "application/problem+json"
+	MediaBatch   = "application/vnd.rlstore.batch"
+)
+
+// Headers that rlstore defines or leans on.
+const (
+	HeaderRequestID = "X-Request-Id"
+	HeaderForward   = "X-Rlstore-Forward" // "never": answer not-leader instead of forwarding
+	// HeaderSlotMap carries, on every binary answer, the slot map's version,
+	// so that a client learns of a newer map without asking.
+	HeaderSlotMap = "X-Rlstore-Slot-Map"
+)
+
+// PolicyName is the path pattern of a policy's name, with or without a
+// namespace.
+const PolicyName = `{name:[^/]+(?:/[^/]+)?}`
+
+// Routes is every route of this version.
+var Routes = []Route{
+	{"take", "POST", "/v1/take", "one decision"},
+	{"take-batch", "POST", "/v1/take/batch", "many decisions, in order"},
+	{"peek", "POST", "/v1/peek", "a bucket's state"},
+	{"refund", "POST", "/v1/refund", "give tokens back"},
+	{"reset", "POST", "/v1/reset", "forget a bucket"},
+	{"policy-list", "GET", "/v1/policies", "every policy"},
+	{"policy-get", "GET", "/v1/policies/" + PolicyName, "one policy"},
+	{"policy-put", "PUT", "/v1/policies/" + PolicyName, "create or replace a policy"},
+	{"policy-delete", "DELETE", "/v1/policies/" + PolicyName, "delete a policy"},
+	{"cluster", "GET", "/v1/cluster", "nodes, shards, leaders, slot map"},
+	{"livez", "GET", "/livez", "the process runs"},
+	{"readyz", "GET", "/readyz", "the node can serve"},
+	{"metrics", "GET", "/metrics", "Prometheus metrics"},
+	{"version", "GET", "/v1/version", "the build"},
+}
