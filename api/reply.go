@@ -33,8 +33,8 @@ import (
 //	               rounded up); refunded: uvarint tokens given back at the end
 //	    limits: uvarint count; each
 //	      uvarint length, policy; uvarint revision; uvarint number of limits;
-//	      each: uvarint length, name; uvarint rate; uvarint per (ns);
-//	      uvarint burst
+//	      each: uvarint length, name; u8 algorithm; uvarint rate;
+//	      uvarint per (ns); uvarint burst
 //
 // Fixed-size integers are little-endian.
 const replyVersion = 1
@@ -70,10 +70,11 @@ type LimitValues struct {
 
 // LimitInfo is the part of a limit that does not change from result to result.
 type LimitInfo struct {
-	Name  string
-	Rate  int64
-	Per   int64 // nanoseconds
-	Burst int64
+	Name      string
+	Algorithm uint8 // 0 token bucket
+	Rate      int64
+	Per       int64 // nanoseconds
+	Burst     int64
 }
 
 // SetInfo is the limits that results refer to.
@@ -176,6 +177,7 @@ func AppendSetInfo(dst []byte, s *SetInfo) []byte {
 	for i := range s.Limits {
 		l := &s.Limits[i]
 		dst = AppendString(dst, l.Name)
+		dst = append(dst, l.Algorithm)
 		dst = binary.AppendUvarint(dst, uint64(l.Rate))
 		dst = binary.AppendUvarint(dst, uint64(l.Per))
 		dst = binary.AppendUvarint(dst, uint64(l.Burst))
@@ -204,6 +206,10 @@ func CutSetInfo(b []byte) (s SetInfo, rest []byte, err error) {
 		if l.Name, b, err = CutString(b); err != nil {
 			return s, nil, err
 		}
+		if len(b) == 0 {
+			return s, nil, errShort
+		}
+		l.Algorithm, b = b[0], b[1:]
 		for _, p := range []*int64{&l.Rate, &l.Per, &l.Burst} {
 			var v uint64
 			if v, b, err = CutUvarint(b); err != nil || v > 1<<62 {

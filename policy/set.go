@@ -1,0 +1,46 @@
+package policy
+
+import (
+	"time"
+
+	"github.com/rlstore/rlstore/api"
+)
+
+// TokenBucket is the number of the token bucket in [api.LimitInfo.Algorithm].
+const TokenBucket uint8 = 0
+
+// Set is the resolved limits of one policy at one revision: plain numbers, all
+// that a shard's state machine needs to decide a take. A Set is immutable, and
+// shared by all takes that resolve to it.
+type Set struct {
+	api.SetInfo
+
+	// Encoded is api.AppendSetInfo of the above: what log entries and replies
+	// hold, and by which equal sets are recognised.
+	Encoded []byte
+	// MinBurst is the largest cost that can ever pass.
+	MinBurst int64
+}
+
+// NewSet completes a set from its numbers.
+func NewSet(info api.SetInfo) *Set {
+	s := &Set{SetInfo: info, Encoded: api.AppendSetInfo(nil, &info)}
+	for i, l := range info.Limits {
+		if i == 0 || l.Burst < s.MinBurst {
+			s.MinBurst = l.Burst
+		}
+	}
+	return s
+}
+
+// Resolve turns a valid, normalized policy into its set.
+func Resolve(p *api.Policy) *Set {
+	info := api.SetInfo{Policy: p.Name, Revision: p.Revision}
+	for _, l := range p.Limits {
+		info.Limits = append(info.Limits, api.LimitInfo{
+			Name: l.Name, Algorithm: TokenBucket,
+			Rate: l.Rate, Per: int64(time.Duration(l.Per)), Burst: l.Burst,
+		})
+	}
+	return NewSet(info)
+}
