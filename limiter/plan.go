@@ -1,0 +1,176 @@
+package limiter
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/rlstore/rlstore/api"
+	"github.com/rlstore/rlstore/policy"
+)
+
+// Bounds of the cache of parsed inline limits.
+const (
+	inlineCache    = 4096 // sets in each of two generations
+	inlineCacheMax = 2048 // bytes of JSON; longer limits are parsed each time
+)
+
+// plan is a checked batch: which operations go to which shard, and which are
+// refused.
+type plan struct {
+	batch *api.Batch
+	works []*work
+
+	// items says of each operation where it goes. It is nil when all go, as
+	// they came, to works[0].
+	items []item
+}
+
+// whole tells that the batch goes to one shard as it came.
+func (pl *plan) whole() bool { return pl.items == nil }
+
+// item is the way of one operation: to a shard, or nowhere.
+type item struct {
+	shard uint32
+	work  int          // index into plan.works, if bad is nil
+	bad   *api.Problem // why it is refused
+}
+
+// work is the part of a batch that lies in one shard.
+type work struct {
+	shard      uint32
+	batch      *api.Batch
+	sets       []*policy.Set
+	idempotent bool // the state machine recognises a repetition
+
+	// The outcome, once known.
+	reply []byte
+	err   *api.Problem
+}
+
+// plan resolves and checks b. Its error refuses the whole batch.
+func (l *Limiter) plan(b *api.Batch) (*plan, error) {
+	sets, unresolved := l.resolve(b.Policies)
+	pl := &plan{batch: b}
+	first := &work{batch: b, sets: sets, idempotent: true}
+	rest := b.Ops
+	for i := range b.N {
+		var op api.Op
+		var err error
+		if op, rest, err = api.DecodeOp(rest); err != nil {
+			return nil, api.NewProblem(api.InvalidRequest, "request %d is malformed: %v", i, err)
+		}
+		var it item
+		if it.bad = l.check(&op, b, sets, unresolved); it.bad == nil {
+			it.shard = l.catalog.Route(api.Slot(op.Key))
+		} else if b.Atomic {
+			return nil, inItem(i, it.bad)
+		}
+		if i == 0 && it.bad == nil {
+			first.shard = it.shard
+		}
+		if pl.items == nil && (it.bad != nil || it.shard != first.shard) {
+			pl.items = make([]item, i, b.N)
+			for j := range pl.items {
+				pl.items[j].shard = first.shard
+			}
+		}
+		if pl.items != nil {
+			pl.items = append(pl.items, it)
+		}
+		first.idempotent = first.idempotent && repeatable(&op)
+	}
+	if b.Session.Seq != 0 {
+		first.idempotent = true
+	}
+	if pl.items == nil && unresolved == nil {
+		pl.works = []*work{first}
+		return pl, nil
+	}
+	if pl.items == nil { // an unknown policy that no operation uses: leave it out
+		pl.items = make([]item, b.N)
+		for j := range pl.items {
+			pl.items[j].shard = first.shard
+		}
+	}
+	return pl, l.split(pl, sets)
+}
+
+// resolve returns the set of each reference, and the problems of those that
+// have none, or nil if all have one.
+func (l *Limiter) resolve(refs []api.PolicyRef) (sets []*policy.Set, bad []*api.Problem) {
+	sets = make([]*policy.Set, len(refs))
+	for i := range refs {
+		var p *api.Problem
+		if sets[i], p = l.resolveRef(&refs[i]); p != nil {
+			if bad == nil {
+				bad = make([]*api.Problem, len(refs))
+			}
+			bad[i] = p
+		}
+	}
+	return sets, bad
+}
+
+func (l *Limiter) resolveRef(ref *api.PolicyRef) (*policy.Set, *api.Problem) {
+	if ref.Inline == nil {
+		if s, ok := l.catalog.Policy(ref.Name); ok {
+			return s, nil
+		}
+		return nil, api.NewProblem(api.UnknownPolicy, "there is no policy %.140q", ref.Name)
+	}
+	if !l.allowInline {
+		return nil, api.NewProblem(api.InvalidRequest, "limits inside a request are not allowed on this server; name a policy, or start it with --allow-inline-limits")
+	}
+	if s, ok := l.inline.get(string(ref.Inline)); ok {
+		return s, nil
+	}
+	s, err := parseInline(ref.Inline)
+	if err != nil {
+		var p *api.Problem
+		if !errors.As(err, &p) {
+			p = api.NewProblem(api.InvalidRequest, "limits: %v", err)
+		}
+		return nil, p
+	}
+	if len(ref.Inline) <= inlineCacheMax {
+		l.inline.add(string(ref.Inline), s)
+	}
+	return s, nil
+}
+
+// check says why an operation must not reach a log, or returns nil.
+func (l *Limiter) check(op *api.Op, b *api.Batch, sets []*policy.Set, unresolved []*api.Problem) *api.Problem {
+	if op.Policy >= len(sets) {
+		return api.NewProblem(api.InvalidRequest, "policy %d of %d", op.Policy, len(sets))
+	}
+	if err := op.Check(); err != nil {
+		return api.AsProblem(err)
+	}
+	if unresolved != nil && unresolved[op.Policy] != nil {
+		return unresolved[op.Policy]
+	}
+	if s := sets[op.Policy]; op.Kind == api.Take && op.Cost > s.MinBurst {
+		return api.NewProblem(api.CostExceedsBurst, "the cost is %d, and the smallest burst of the policy %d: it could never pass", op.Cost, s.MinBurst)
+	}
+	if op.RequestID != "" {
+		return l.guard.check(op, &b.Policies[op.Policy])
+	}
+	return nil
+}
+
+// repeatable tells that the state machine recognises a repetition of op, or
+// that one does no harm. A reset has neither: the second would also forget what
+// was taken after the first.
+func repeatable(op *api.Op) bool {
+	return op.Kind == api.Peek || op.RequestID != "" && op.Kind != api.Reset
+}
+
+// inItem is p with the index of the operation that it is about.
+func inItem(i int, p *api.Problem) *api.Problem {
+	q := *p
+	if q.Detail == "" {
+		q.Detail = q.Title
+	}
+	q.Detail = fmt.Sprintf("request %d: %s", i, q.Detail)
+	return &q
+}
