@@ -1,0 +1,222 @@
+package raftnode
+
+import (
+	"context"
+	"fmt"
+	"sort"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+const (
+	// balanceEvery is the pace of leader moves: one a node each time.
+	balanceEvery = 2 * time.Second
+	// caughtUp is how many entries a replica may be behind and still get the
+	// leadership, or a vote.
+	caughtUp = 16
+)
+
+// balance spreads leaders evenly over the nodes, slowly, and turns nonvoters
+// that have caught up into voters, until ctx ends.
+func (n *Node) balance(ctx context.Context) {
+	tick := time.NewTicker(balanceEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		n.promote()
+		if n.draining.Load() {
+			continue
+		}
+		for _, g := range n.groupList() {
+			target := n.preferred(g)
+			if !g.leading.Load() || target == "" || target == n.cfg.NodeID || !n.isCaughtUp(target, g) {
+				continue
+			}
+			if err := n.handOver(ctx, g, target); err != nil {
+				g.log.Warn("could not move the leadership", "to", target, "error", err)
+			} else {
+				g.log.Info("moved the leadership to spread the load", "to", target)
+			}
+			break
+		}
+	}
+}
+
+// preferred is the node that should lead g: the first one that can, in an order
+// that differs from group to group, so that the groups of a dead node fall to
+// all the others. It depends only on the members and on who answers.
+func (n *Node) preferred(g *group) string {
+	voters := voterIDs(g)
+	k := len(voters)
+	if k == 0 {
+		return ""
+	}
+	start, step := int(g.id)%k, 1
+	if int(g.id)/k%2 == 1 {
+		step = k - 1
+	}
+	for i := range k {
+		id := voters[(start+i*step)%k]
+		if id == n.cfg.NodeID {
+			return id
+		}
+		if s, ok := n.peers.fresh(id); ok && !s.Draining {
+			return id
+		}
+	}
+	return ""
+}
+
+// voterIDs lists the group's voters, sorted.
+func voterIDs(g *group) []string {
+	var ids []string
+	for _, s := range g.servers() {
+		if s.Suffrage == raft.Voter {
+			ids = append(ids, string(s.ID))
+		}
+	}
+	sort.Strings(ids)
+	return ids
+}
+
+// servers is the group's latest configuration.
+func (g *group) servers() []raft.Server {
+	f := g.raft.GetConfiguration()
+	if f.Error() != nil {
+		return nil
+	}
+	return f.Configuration().Servers
+}
+
+// isCaughtUp tells whether a peer has applied, a moment ago, nearly all that
+// this node has of g.
+func (n *Node) isCaughtUp(id string, g *group) bool {
+	s, ok := n.peers.group(id, g.id)
+	return ok && s.Applied+caughtUp >= g.raft.CommitIndex()
+}
+
+// handOver moves g's leadership to target: it lets the entries in flight
+// finish, so that no outcome is lost, then transfers.
+func (n *Node) handOver(ctx context.Context, g *group, target string) error {
+	g.handover.Lock()
+	defer g.handover.Unlock()
+	m, ok := n.peers.member(target)
+	if !ok {
+		return fmt.Errorf("no address of node %s is known", target)
+	}
+	if g.coalescer != nil {
+		qctx, cancel := context.WithTimeout(ctx, enqueueTimeout)
+		err := g.coalescer.quiesce(qctx)
+		cancel()
+		if err != nil {
+			g.reopen()
+			return fmt.Errorf("entries are still in flight: %w", err)
+		}
+	}
+	err := g.raft.LeadershipTransferToServer(raft.ServerID(target), raft.ServerAddress(m.Raft)).Error()
+	if err != nil {
+		g.reopen()
+	}
+	return err
+}
+
+// reopen serves on after a hand-over that failed.
+func (g *group) reopen() {
+	if g.coalescer != nil && g.leading.Load() && g.raft.State() == raft.Leader {
+		g.coalescer.setOpen(true)
+	}
+}
+
+// promote makes voters of the nonvoters that have caught up with every group.
+// Each leader does so for its own groups.
+func (n *Node) promote() {
+	groups := n.groupList()
+	for _, g := range groups {
+		if !g.leading.Load() {
+			continue
+		}
+		for _, s := range g.servers() {
+			if s.Suffrage != raft.Nonvoter || !n.ready(string(s.ID), groups) {
+				continue
+			}
+			g.log.Info("a new node has caught up and gets its vote", "node", s.ID)
+			if err := g.raft.AddVoter(s.ID, s.Address, 0, enqueueTimeout).Error(); err != nil {
+				g.log.Warn("could not give a node its vote; trying again", "node", s.ID, "error", err)
+			}
+		}
+	}
+}
+
+// ready tells whether a peer is close behind this node in every group.
+func (n *Node) ready(id string, groups []*group) bool {
+	for _, g := range groups {
+		if !n.isCaughtUp(id, g) {
+			return false
+		}
+	}
+	return true
+}
+
+// Drain hands every leadership to a caught-up peer and takes none again; new
+// takes are sent on to the new leaders. It returns once this node leads
+// nothing, or when ctx ends.
+func (n *Node) Drain(ctx context.Context) error {
+	n.draining.Store(true)
+	n.probeOnce(ctx) // tell the peers, so that none hands a leadership to us
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		left := 0
+		for _, g := range n.groupList() {
+			if g.raft.State() != raft.Leader {
+				continue
+			}
+			voters := voterIDs(g)
+			if len(voters) == 1 && voters[0] == n.cfg.NodeID {
+				if g.coalescer != nil {
+					_ = g.coalescer.quiesce(ctx)
+				}
+				continue // nobody to hand it to
+			}
+			left++
+			for _, id := range n.successors(voters) {
+				if n.isCaughtUp(id, g) {
+					if err := n.handOver(ctx, g, id); err == nil {
+						break
+					} else {
+						g.log.Debug("could not hand the leadership over; trying again", "to", id, "error", err)
+					}
+				}
+			}
+		}
+		if left == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%d groups could not be handed over: %w", left, ctx.Err())
+		case <-tick.C:
+		}
+	}
+}
+
+// successors are the peers that may take a leadership over, least loaded first.
+func (n *Node) successors(voters []string) []string {
+	load := map[string]int{}
+	for _, g := range n.groupList() {
+		load[g.leader()]++
+	}
+	var ids []string
+	for _, id := range voters {
+		if s, ok := n.peers.fresh(id); ok && !s.Draining {
+			ids = append(ids, id)
+		}
+	}
+	sort.SliceStable(ids, func(i, j int) bool { return load[ids[i]] < load[ids[j]] })
+	return ids
+}

@@ -1,0 +1,265 @@
+package raftnode
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"sort"
+	"time"
+
+	"github.com/rlstore/rlstore/api"
+)
+
+// How a cluster begins. Every node starts with the same --bootstrap-expect and
+// --join, and asks the join addresses for their status. Once a node sees as
+// many fresh nodes as expected, itself included, the one with the smallest id
+// drives:
+//
+//  1. it draws a plan: a new cluster id and the members;
+//  2. prepare: every member writes the plan to its disk, or refuses because it
+//     holds another one or belongs to a cluster already;
+//  3. start: only when all have it. A member that has started says so in its
+//     status, and a prepared one that sees it starts as well, so a driver that
+//     dies half-way leaves nobody behind.
+//
+// Since all members had the plan on disk before the first one started, a
+// member of a running cluster that has no plan has lost its disk. It must not
+// vote under its old id again, because it forgot its votes, and is refused.
+//
+// A node that finds a running cluster it is no member of joins it: each group's
+// leader adds it as a nonvoter, and as a voter once it has caught up with every
+// group (balance.go).
+
+// plan is the beginning of a cluster.
+type plan struct {
+	ClusterID string   `json:"cluster_id"` // hex of 16 random bytes
+	Shards    int      `json:"shards"`
+	Members   []Member `json:"members"` // sorted by id
+}
+
+func (p *plan) has(id string) bool {
+	for _, m := range p.Members {
+		if m.ID == id {
+			return true
+		}
+	}
+	return false
+}
+
+// joinAnswer tells a node that knocks what it would join.
+type joinAnswer struct {
+	ClusterID string   `json:"cluster_id"`
+	Shards    int      `json:"shards"`
+	Members   []Member `json:"members"`
+}
+
+const bootstrapEvery = 250 * time.Millisecond
+
+// form looks for this node's cluster until it has one, then opens the groups.
+func (n *Node) form(ctx context.Context) error {
+	if n.cfg.BootstrapExpect == 0 && len(n.cfg.Join) == 0 {
+		return errors.New("this node belongs to no cluster yet: give --bootstrap-expect 1 to start a cluster of one, --bootstrap-expect N with --join to start one of N nodes, or --join alone to join a running one")
+	}
+	tick := time.NewTicker(bootstrapEvery)
+	defer tick.Stop()
+	var told string
+	for {
+		var err error
+		n.idMu.Lock()
+		formed := n.id.ClusterID != ""
+		n.idMu.Unlock()
+		if !formed {
+			err = n.seek(ctx)
+		}
+		if err == nil {
+			n.idMu.Lock()
+			formed = n.id.ClusterID != ""
+			n.idMu.Unlock()
+			if formed {
+				return n.openGroups()
+			}
+		} else if ctx.Err() == nil && err.Error() != told {
+			told = err.Error()
+			n.log.Info("looking for the cluster", "state", told)
+		}
+		var fatal *fatalError
+		if errors.As(err, &fatal) {
+			return fatal
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// fatalError ends the search: waiting longer would not help.
+type fatalError struct{ error }
+
+// seek makes one step: it asks around, and prepares, starts or joins. A nil
+// error with no cluster yet means that somebody else drives.
+func (n *Node) seek(ctx context.Context) error {
+	seen := map[string]status{n.cfg.NodeID: n.status()}
+	var unreachable error
+	for _, addr := range n.cfg.Join {
+		if addr == n.cfg.RaftAdvertise {
+			continue
+		}
+		s, err := n.ask(ctx, addr)
+		if err != nil {
+			unreachable = fmt.Errorf("no answer from %s: %w", addr, err)
+			continue
+		}
+		if s.ID == n.cfg.NodeID && s.Raft != n.cfg.RaftAdvertise {
+			return &fatalError{fmt.Errorf("the node at %s has this node's id, %s; give every node a --node-id of its own", addr, s.ID)}
+		}
+		seen[s.ID] = s
+		if s.ClusterID != "" {
+			return n.enter(ctx, addr)
+		}
+	}
+	if n.cfg.BootstrapExpect == 0 {
+		return fmt.Errorf("no node of a running cluster answers at --join (%v)", unreachable)
+	}
+	if len(seen) < n.cfg.BootstrapExpect {
+		return fmt.Errorf("%d of %d expected nodes see each other (%v)", len(seen), n.cfg.BootstrapExpect, unreachable)
+	}
+	ids := make([]string, 0, len(seen))
+	for id := range seen {
+		ids = append(ids, id)
+	}
+	sort.Strings(ids)
+	ids = ids[:n.cfg.BootstrapExpect]
+	for _, id := range ids {
+		if s := seen[id]; s.Expect != n.cfg.BootstrapExpect || s.Shards != n.cfg.Shards {
+			return fmt.Errorf("node %s has --bootstrap-expect %d --shards %d, this one %d and %d; give all the same", id, s.Expect, s.Shards, n.cfg.BootstrapExpect, n.cfg.Shards)
+		}
+	}
+	n.idMu.Lock()
+	pending := n.id.Bootstrap
+	n.idMu.Unlock()
+	if pending == nil {
+		if ids[0] != n.cfg.NodeID {
+			return nil
+		}
+		var id [16]byte
+		if _, err := rand.Read(id[:]); err != nil {
+			return err
+		}
+		pending = &plan{ClusterID: hex.EncodeToString(id[:]), Shards: n.cfg.Shards}
+		for _, id := range ids {
+			pending.Members = append(pending.Members, seen[id].Member)
+		}
+	} else if pending.Members[0].ID != n.cfg.NodeID {
+		return nil // its driver goes on with it
+	}
+	return n.drive(ctx, pending)
+}
+
+// drive carries a plan through both of its phases. It may be repeated.
+func (n *Node) drive(ctx context.Context, p *plan) error {
+	for _, method := range []uint8{methodPrepare, methodStart} {
+		for _, m := range p.Members {
+			ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+			var err error
+			switch {
+			case m.ID != n.cfg.NodeID:
+				err = n.call(ctx, m.Raft, method, p, nil)
+			case method == methodPrepare:
+				err = n.prepare(p)
+			}
+			cancel()
+			if err != nil {
+				return fmt.Errorf("start the cluster with node %s: %w", m.ID, err)
+			}
+		}
+		if method == methodPrepare {
+			if err := n.start(p); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// prepare accepts a plan, on disk, if this node is free for it.
+func (n *Node) prepare(p *plan) error {
+	if !p.has(n.cfg.NodeID) {
+		return api.NewProblem(api.InvalidRequest, "the plan does not hold node %s", n.cfg.NodeID)
+	}
+	n.idMu.Lock()
+	defer n.idMu.Unlock()
+	switch {
+	case n.id.ClusterID == p.ClusterID:
+		return nil
+	case n.id.ClusterID != "":
+		return api.NewProblem(api.InvalidRequest, "node %s belongs to a cluster already; its data folder is not empty", n.cfg.NodeID)
+	case n.id.Bootstrap != nil && n.id.Bootstrap.ClusterID != p.ClusterID:
+		return api.NewProblem(api.InvalidRequest, "node %s has accepted another start of a cluster; if that one will never come about, empty its data folder", n.cfg.NodeID)
+	}
+	next := n.id
+	next.Bootstrap = p
+	if err := n.dir.save(next); err != nil {
+		return err
+	}
+	n.id = next
+	return nil
+}
+
+// start turns an accepted plan into the node's cluster; form sees it.
+func (n *Node) start(p *plan) error {
+	n.idMu.Lock()
+	defer n.idMu.Unlock()
+	if n.id.ClusterID == p.ClusterID {
+		return nil
+	}
+	if n.id.Bootstrap == nil || n.id.Bootstrap.ClusterID != p.ClusterID {
+		return api.NewProblem(api.InvalidRequest, "node %s has not accepted this plan", n.cfg.NodeID)
+	}
+	next := n.id
+	next.ClusterID, next.Shards, next.Members = p.ClusterID, p.Shards, p.Members
+	if err := n.dir.save(next); err != nil {
+		return err
+	}
+	n.id = next
+	n.peers.learn(p.Members)
+	return nil
+}
+
+// enter makes this node part of the running cluster that the node at addr
+// belongs to: through the plan that both hold, or as a new member.
+func (n *Node) enter(ctx context.Context, addr string) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	var a joinAnswer
+	if err := n.call(ctx, addr, methodJoin, n.self(), &a); err != nil {
+		return fmt.Errorf("join the cluster of %s: %w", addr, err)
+	}
+	n.idMu.Lock()
+	pending := n.id.Bootstrap
+	n.idMu.Unlock()
+	if pending != nil && pending.ClusterID == a.ClusterID {
+		return n.start(pending)
+	}
+	for _, m := range a.Members {
+		if m.ID == n.cfg.NodeID {
+			return &fatalError{fmt.Errorf("node %s is a member of the cluster at %s, but its data folder %s is empty: it has forgotten its votes and must not return under this id; start it with a new --node-id", n.cfg.NodeID, addr, n.dir.path)}
+		}
+	}
+	if pending != nil {
+		return &fatalError{fmt.Errorf("this node has accepted the start of another cluster than that of %s; empty its data folder %s to join", addr, n.dir.path)}
+	}
+	n.idMu.Lock()
+	defer n.idMu.Unlock()
+	next := n.id
+	next.ClusterID, next.Shards, next.Members = a.ClusterID, a.Shards, append(a.Members, n.self())
+	if err := n.dir.save(next); err != nil {
+		return err
+	}
+	n.id = next
+	n.peers.learn(a.Members)
+	return nil
+}

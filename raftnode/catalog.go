@@ -1,0 +1,211 @@
+package raftnode
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/rlstore/rlstore/api"
+	"github.com/rlstore/rlstore/fsm"
+)
+
+// catalogAnswer is what the catalog's leader says of a command.
+type catalogAnswer struct {
+	Index  uint64            `json:"index"`
+	Result fsm.CatalogResult `json:"result"`
+}
+
+// peerWait bounds how long a catalog write waits for one peer to apply it. A
+// peer that takes longer does not count as reachable.
+const peerWait = 2 * time.Second
+
+// catalogBirth is the first entry of a new catalog, or nil for one that has it.
+func (n *Node) catalogBirth(stamp uint64) []byte {
+	if n.catalog.View().SlotMapVersion() > 0 {
+		return nil
+	}
+	n.idMu.Lock()
+	id := n.id
+	n.idMu.Unlock()
+	entry, err := fsm.EncodeCatalog(stamp, fsm.CatalogCommand{Init: &fsm.CatalogInit{
+		ClusterID: id.ClusterID, SlotMap: api.EvenSlotMap(uint32(id.Shards)),
+	}})
+	if err != nil {
+		n.fail(err)
+	}
+	return entry
+}
+
+// ownedBy is the ranges of m that shard owns.
+func ownedBy(m api.SlotMap, shard uint32) []api.SlotRange {
+	var owned []api.SlotRange
+	for _, r := range m.Ranges {
+		if r.Shard == shard {
+			owned = append(owned, r)
+		}
+	}
+	return owned
+}
+
+// Catalog is this node's copy of the catalog: immutable, and replaced by each
+// change.
+func (n *Node) Catalog() *fsm.CatalogView { return n.catalog.View() }
+
+// ChangeCatalog carries a command through the catalog's log, wherever its
+// leader is, and returns once every reachable node has applied it. Its errors
+// are *api.Problem.
+func (n *Node) ChangeCatalog(ctx context.Context, c fsm.CatalogCommand) (fsm.CatalogResult, error) {
+	wait := 5 * time.Millisecond
+	for {
+		answer, err := n.proposeCatalog(ctx, &c)
+		if err == nil {
+			if answer.Result.Err != nil {
+				return answer.Result, answer.Result.Err
+			}
+			n.spreadCatalog(ctx, answer.Index)
+			return answer.Result, nil
+		}
+		p := api.AsProblem(err)
+		if p.Outcome == api.Unknown || !p.Retryable {
+			return fsm.CatalogResult{}, p
+		}
+		select {
+		case <-ctx.Done():
+			return fsm.CatalogResult{}, api.NewProblem(api.NoLeader, "the catalog has no leader that answers; the last attempt said: %s", p.Detail)
+		case <-time.After(wait):
+			wait = min(2*wait, 100*time.Millisecond)
+		}
+	}
+}
+
+// proposeCatalog tries once.
+func (n *Node) proposeCatalog(ctx context.Context, c *fsm.CatalogCommand) (catalogAnswer, error) {
+	groups := n.groupList()
+	if groups == nil {
+		return catalogAnswer{}, api.NewProblem(api.NoLeader, "this node does not belong to a cluster yet")
+	}
+	leader := groups[0].leader()
+	if leader == n.cfg.NodeID {
+		return n.applyCatalog(ctx, c)
+	}
+	m, ok := n.peers.member(leader)
+	if leader == "" || !ok {
+		return catalogAnswer{}, api.NewProblem(api.NoLeader, "the catalog has no leader now")
+	}
+	var answer catalogAnswer
+	err := n.call(ctx, m.Raft, methodCatalog, c, &answer)
+	var p *api.Problem
+	switch {
+	case err == nil || errors.As(err, &p):
+		return answer, err
+	case errors.Is(err, ErrNotSent):
+		return answer, api.NewProblem(api.NoLeader, "the catalog is led by node %s, which does not answer: %v", leader, err)
+	}
+	return answer, api.NewProblem(api.OutcomeUnknown, "node %s took the change of the catalog and did not answer: %v", leader, err)
+}
+
+// applyCatalog proposes on this node, which must lead the catalog.
+func (n *Node) applyCatalog(ctx context.Context, c *fsm.CatalogCommand) (catalogAnswer, error) {
+	groups := n.groupList()
+	if groups == nil || !groups[0].leading.Load() {
+		return catalogAnswer{}, notLeader(0)
+	}
+	g := groups[0]
+	entry, err := fsm.EncodeCatalog(g.time.Now(), *c)
+	if err != nil {
+		return catalogAnswer{}, api.NewProblem(api.InvalidRequest, "%v", err)
+	}
+	f := g.raft.Apply(entry, enqueueTimeout)
+	settled := make(chan error, 1)
+	go func() { settled <- f.Error() }()
+	select {
+	case err := <-settled:
+		if err != nil {
+			return catalogAnswer{}, outcome(0, err)
+		}
+	case <-ctx.Done():
+		return catalogAnswer{}, api.NewProblem(api.OutcomeUnknown, "the change of the catalog was proposed, and its commit is not known yet")
+	}
+	return catalogAnswer{f.Index(), *f.Response().(*fsm.CatalogResult)}, nil
+}
+
+// spreadCatalog waits until this node and every reachable peer have applied the
+// catalog up to index, so that whatever follows sees it everywhere.
+func (n *Node) spreadCatalog(ctx context.Context, index uint64) {
+	ctx, cancel := context.WithTimeout(ctx, peerWait)
+	defer cancel()
+	var wg sync.WaitGroup
+	for _, m := range n.configured() {
+		wg.Go(func() {
+			if m.ID == n.cfg.NodeID {
+				_ = n.waiters.wait(ctx, index)
+				return
+			}
+			if err := n.call(ctx, m.Raft, methodApplied, index, nil); err != nil {
+				n.log.Warn("a peer has not confirmed a change of the catalog; it will follow when it can", "peer", m.ID, "error", err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// catalogApplied is called by the catalog's Apply.
+func (n *Node) catalogApplied() {
+	select {
+	case n.applied <- struct{}{}:
+	default:
+	}
+}
+
+// catalogWaiters are the calls that wait for an index of the catalog.
+type catalogWaiters struct {
+	mu    sync.Mutex // guards the next two
+	index uint64     // last applied one that was announced
+	list  map[chan struct{}]uint64
+}
+
+// run announces what has been applied, until ctx ends.
+func (w *catalogWaiters) run(ctx context.Context, applied <-chan struct{}, c *fsm.Catalog) {
+	for {
+		_, index := c.Last()
+		w.mu.Lock()
+		w.index = max(w.index, index)
+		for ch, want := range w.list {
+			if want <= w.index {
+				close(ch)
+				delete(w.list, ch)
+			}
+		}
+		w.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return
+		case <-applied:
+		}
+	}
+}
+
+// wait returns once index is applied, or ctx's error.
+func (w *catalogWaiters) wait(ctx context.Context, index uint64) error {
+	w.mu.Lock()
+	if index <= w.index {
+		w.mu.Unlock()
+		return nil
+	}
+	ch := make(chan struct{})
+	if w.list == nil {
+		w.list = map[chan struct{}]uint64{}
+	}
+	w.list[ch] = index
+	w.mu.Unlock()
+	select {
+	case <-ch:
+		return nil
+	case <-ctx.Done():
+		w.mu.Lock()
+		delete(w.list, ch)
+		w.mu.Unlock()
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,264 @@
+package raftnode
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/rlstore/rlstore/fsm"
+	"github.com/rlstore/rlstore/internal/slogbridge"
+)
+
+// group is one Raft group on this node: the catalog (id 0) or a shard.
+type group struct {
+	id      uint32
+	raft    *raft.Raft
+	store   *LogStore
+	trans   *raft.NetworkTransport
+	time    *Timekeeper
+	machine *machine
+	metrics *groupMetrics
+	log     *slog.Logger
+
+	buckets   *fsm.Buckets // nil for the catalog
+	coalescer *coalescer   // nil for the catalog
+
+	leading   atomic.Bool // this node leads, and its Barrier has passed
+	handover  sync.Mutex  // held while leadership is being handed over
+	snapshots snapshotBudget
+
+	stop context.CancelFunc
+	done sync.WaitGroup
+}
+
+// openGroup opens a group's disk state and starts its Raft. first is its first
+// configuration, used if there is no state yet; nil for a node that joins.
+func (n *Node) openGroup(id uint32, first *raft.Configuration) (_ *group, err error) {
+	dir := n.dir.group(id)
+	_, statErr := os.Stat(filepath.Join(dir, "log.db"))
+	if errors.Is(statErr, os.ErrNotExist) && n.id.Complete {
+		return nil, fmt.Errorf("the log of group %d is missing from %s: this node has forgotten its votes and must not go on; start with an empty folder under a new --node-id", id, dir)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("create the folder of group %d: %w", id, err)
+	}
+	g := &group{id: id, metrics: n.metrics.group(id), log: n.log.With("group", id)}
+	g.time = NewTimekeeper(n.steady)
+	g.store, err = OpenLogStore(filepath.Join(dir, "log.db"), LogStoreOptions{
+		Stamp:      fsm.EntryStamp,
+		OnArrival:  g.time.Arrived,
+		OnTruncate: g.time.Truncated,
+		OnFatal:    func(err error) { n.fail(fmt.Errorf("group %d: %w", id, err)) },
+		OnStore:    g.metrics.stored,
+		Logger:     g.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			g.store.Close()
+		}
+	}()
+
+	hlog := slogbridge.New(g.log)
+	snaps, err := raft.NewFileSnapshotStoreWithLogger(dir, snapshotsKept, hlog.Named("snapshot"))
+	if err != nil {
+		return nil, fmt.Errorf("open the snapshots of group %d: %w", id, err)
+	}
+	g.trans = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		ServerAddressProvider: addressProvider{n.peers},
+		Logger:                hlog.Named("transport"),
+		Stream:                n.mux.Group(id),
+		MaxPool:               2,
+		MaxRPCsInFlight:       1, // no pipelining: it can stall behind healthy heartbeats
+		Timeout:               3 * time.Second,
+	})
+	if id == 0 {
+		g.machine = catalogMachine(n.catalog, n.catalogApplied, n.fail)
+	} else {
+		g.buckets = fsm.NewBuckets(id)
+		g.machine = bucketMachine(id, g.buckets, n.fail)
+	}
+	logs, err := raft.NewLogCache(cachedLogs, g.store)
+	if err != nil {
+		return nil, err
+	}
+	if first != nil {
+		has, err := raft.HasExistingState(logs, g.store, snaps)
+		if err != nil {
+			return nil, fmt.Errorf("read the log of group %d: %w", id, err)
+		}
+		if !has {
+			if err := raft.BootstrapCluster(g.config(n, hlog), logs, g.store, snaps, g.trans, *first); err != nil {
+				return nil, fmt.Errorf("write the first configuration of group %d: %w", id, err)
+			}
+		}
+	}
+	g.raft, err = raft.NewRaft(g.config(n, hlog), g.machine, logs, g.store, snaps, g.trans)
+	if err != nil {
+		g.trans.Close()
+		return nil, fmt.Errorf("start group %d: %w", id, err)
+	}
+	if g.buckets != nil {
+		g.coalescer = newCoalescer(id, g.raft, g.time, g.buckets, g.metrics)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	g.stop = stop
+	g.done.Go(func() { g.follow(ctx, n) })
+	return g, nil
+}
+
+const (
+	// snapshotsKept on disk for each group: the last one and a spare.
+	snapshotsKept = 2
+	// cachedLogs are kept in memory, so that replication reads none from disk.
+	// Entries may be 256 KiB, hence few.
+	cachedLogs = 64
+)
+
+// config gives every setting with a reason beside it; see also docs/raft.md.
+func (g *group) config(n *Node, hlog *slogbridge.Logger) *raft.Config {
+	c := raft.DefaultConfig()
+	c.LocalID = raft.ServerID(n.cfg.NodeID)
+	c.Logger = hlog
+	c.HeartbeatTimeout = n.cfg.ElectionTimeout
+	c.ElectionTimeout = n.cfg.ElectionTimeout
+	c.LeaderLeaseTimeout = n.cfg.ElectionTimeout / 2
+	// Idle groups send an empty AppendEntries this often, on top of heartbeats.
+	c.CommitTimeout = 200 * time.Millisecond
+	// Times 256 KiB of an entry: 4 MiB a message at most.
+	c.MaxAppendEntries = 16
+	// The library counts entries; snapshots.go counts bytes and asks for them.
+	c.SnapshotThreshold = math.MaxUint64
+	c.SnapshotInterval = time.Hour
+	c.TrailingLogs = trailingMax
+	// A removed node stays up to say so.
+	c.ShutdownOnRemove = false
+	c.NoLegacyTelemetry = true
+	return c
+}
+
+// addressProvider finds members under the addresses that they last announced.
+type addressProvider struct{ peers *peers }
+
+// ServerAddr implements raft.ServerAddressProvider.
+func (a addressProvider) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
+	m, ok := a.peers.member(string(id))
+	if !ok {
+		return "", fmt.Errorf("no address of node %s is known", id)
+	}
+	return raft.ServerAddress(m.Raft), nil
+}
+
+// follow watches the group's leadership. It reads LeaderCh at once, always;
+// true after true means that it was lost and won again.
+func (g *group) follow(ctx context.Context, n *Node) {
+	cancel := func() {}
+	var wait sync.WaitGroup
+	defer func() { cancel(); wait.Wait() }()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case lead := <-g.raft.LeaderCh():
+			cancel()
+			wait.Wait()
+			g.leading.Store(false)
+			if g.coalescer != nil {
+				g.coalescer.setOpen(false)
+			}
+			g.metrics.leadership(lead)
+			cancel = func() {}
+			if lead {
+				var reign context.Context
+				reign, cancel = context.WithCancel(ctx)
+				wait.Go(func() { g.lead(reign, n) })
+			}
+		}
+	}
+}
+
+// lead begins a reign: Barrier, anchor cluster time, make sure that what the
+// group needs is in its log, then serve.
+func (g *group) lead(ctx context.Context, n *Node) {
+	for ctx.Err() == nil {
+		err := g.establish(n)
+		if err == nil {
+			if ctx.Err() == nil {
+				g.leading.Store(true)
+				if g.coalescer != nil {
+					g.coalescer.setOpen(true)
+				}
+				// A reign that ended meanwhile has been closed by follow, which
+				// waits for this goroutine first and closes again.
+				g.log.Info("leading", "term", g.raft.CurrentTerm())
+			}
+			return
+		}
+		g.log.Debug("not leading yet", "error", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+func (g *group) establish(n *Node) error {
+	if err := g.raft.Barrier(enqueueTimeout).Error(); err != nil {
+		return err
+	}
+	stamp, index := g.machine.Last()
+	g.time.Lead(index, stamp)
+	var birth []byte
+	if g.id == 0 {
+		birth = n.catalogBirth(g.time.Now())
+	} else if g.buckets.SlotMapVersion() == 0 {
+		view := n.catalog.View()
+		if view.SlotMapVersion() == 0 {
+			return errors.New("the catalog has no slot map yet")
+		}
+		birth = fsm.EncodeOwn(g.time.Now(), view.SlotMapVersion(), ownedBy(view.SlotMap, g.id))
+	}
+	if birth != nil {
+		return g.raft.Apply(birth, enqueueTimeout).Error()
+	}
+	return nil
+}
+
+// close stops the group: first its watcher, then Raft, then what rests on it.
+func (g *group) close() error {
+	g.stop()
+	g.done.Wait()
+	if g.coalescer != nil {
+		g.coalescer.setOpen(false)
+	}
+	err := g.raft.Shutdown().Error()
+	if g.coalescer != nil {
+		g.coalescer.close()
+	}
+	return errors.Join(err, g.trans.Close(), g.store.Close())
+}
+
+// leader is the id of the group's leader as this node believes, or "".
+func (g *group) leader() string {
+	_, id := g.raft.LeaderWithID()
+	return string(id)
+}
+
+// status is what this node tells of its replica.
+func (g *group) status() groupStatus {
+	return groupStatus{
+		ID: g.id, Term: g.raft.CurrentTerm(), Leader: g.leader(),
+		Commit: g.raft.CommitIndex(), Applied: g.raft.AppliedIndex(), Last: g.raft.LastIndex(),
+	}
+}

@@ -1,0 +1,195 @@
+package raftnode
+
+import (
+	"context"
+	"encoding/json"
+	"sort"
+	"sync"
+	"time"
+)
+
+// Member is one node of the cluster.
+type Member struct {
+	ID   string `json:"id"`
+	Raft string `json:"raft"` // host:port of all node-to-node traffic
+	HTTP string `json:"http"` // base URL of the API
+}
+
+const (
+	// probeEvery is how often a node asks each peer for its status: often
+	// enough for an even spread of leaders and a fresh `cluster status`.
+	probeEvery = time.Second
+	// unreachableAfter is the age at which a peer's last answer no longer
+	// counts.
+	unreachableAfter = 3 * time.Second
+)
+
+// status is what a node tells its peers of itself.
+type status struct {
+	Member
+	ClusterID string        `json:"cluster_id,omitempty"` // hex; empty before the node belongs to a cluster
+	Version   string        `json:"version"`
+	Draining  bool          `json:"draining,omitempty"`
+	Expect    int           `json:"expect,omitempty"`
+	Shards    int           `json:"shards,omitempty"`
+	Pending   string        `json:"pending,omitempty"` // id of a plan accepted and not yet started
+	Groups    []groupStatus `json:"groups,omitempty"`
+}
+
+// groupStatus is one replica of a group.
+type groupStatus struct {
+	ID      uint32 `json:"id"`
+	Term    uint64 `json:"term"`
+	Leader  string `json:"leader,omitempty"` // as this replica believes
+	Commit  uint64 `json:"commit"`
+	Applied uint64 `json:"applied"`
+	Last    uint64 `json:"last"`
+}
+
+// peers is the address book: what this node last heard of each other one.
+type peers struct {
+	mu    sync.Mutex // guards the next two
+	heard map[string]peerState
+	book  map[string]Member // of the members, from the data folder; kept up to date
+}
+
+type peerState struct {
+	status
+	at time.Time // when it answered
+}
+
+func newPeers(members []Member) *peers {
+	p := &peers{heard: map[string]peerState{}, book: map[string]Member{}}
+	for _, m := range members {
+		p.book[m.ID] = m
+	}
+	return p
+}
+
+// note records a peer's answer and says whether it changed its address.
+func (p *peers) note(s status) (moved bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.heard[s.ID] = peerState{s, time.Now()}
+	moved = p.book[s.ID] != s.Member
+	p.book[s.ID] = s.Member
+	return moved
+}
+
+// learn adds members known from elsewhere than their own mouth.
+func (p *peers) learn(members []Member) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, m := range members {
+		if _, ok := p.book[m.ID]; !ok {
+			p.book[m.ID] = m
+		}
+	}
+}
+
+// member returns the addresses of a node.
+func (p *peers) member(id string) (Member, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	m, ok := p.book[id]
+	return m, ok
+}
+
+// members returns the whole book, sorted by id.
+func (p *peers) members() []Member {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	list := make([]Member, 0, len(p.book))
+	for _, m := range p.book {
+		list = append(list, m)
+	}
+	sort.Slice(list, func(i, j int) bool { return list[i].ID < list[j].ID })
+	return list
+}
+
+// fresh returns a peer's last status if it is recent.
+func (p *peers) fresh(id string) (status, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s, ok := p.heard[id]
+	return s.status, ok && time.Since(s.at) < unreachableAfter
+}
+
+// group returns what a recently heard peer said of one of its replicas.
+func (p *peers) group(id string, group uint32) (groupStatus, bool) {
+	s, ok := p.fresh(id)
+	if !ok {
+		return groupStatus{}, false
+	}
+	for _, g := range s.Groups {
+		if g.ID == group {
+			return g, true
+		}
+	}
+	return groupStatus{}, false
+}
+
+// probe exchanges status with every other member until ctx ends.
+func (n *Node) probe(ctx context.Context) {
+	tick := time.NewTicker(probeEvery)
+	defer tick.Stop()
+	for {
+		n.probeOnce(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// probeOnce exchanges status with every other member.
+func (n *Node) probeOnce(ctx context.Context) {
+	var wg sync.WaitGroup
+	for _, m := range n.peers.members() {
+		if m.ID != n.cfg.NodeID {
+			wg.Go(func() { _, _ = n.ask(ctx, m.Raft) })
+		}
+	}
+	wg.Wait()
+}
+
+// ask tells the node at addr this one's status, and fetches and notes its own.
+func (n *Node) ask(ctx context.Context, addr string) (status, error) {
+	ctx, cancel := context.WithTimeout(ctx, probeEvery)
+	defer cancel()
+	var s status
+	if err := n.call(ctx, addr, methodStatus, n.status(), &s); err != nil {
+		return s, err
+	}
+	n.heard(s)
+	return s, nil
+}
+
+// call sends req as JSON and decodes the answer into resp; either may be nil.
+func (n *Node) call(ctx context.Context, addr string, method uint8, req, resp any) error {
+	var body []byte
+	if req != nil {
+		var err error
+		if body, err = json.Marshal(req); err != nil {
+			return err
+		}
+	}
+	answer, err := n.mux.Call(ctx, addr, method, body)
+	if err != nil || resp == nil {
+		return err
+	}
+	return json.Unmarshal(answer, resp)
+}
+
+// The methods of calls between nodes.
+const (
+	methodStatus  uint8 = 1 // status -> status
+	methodForward uint8 = 2 // u32 shard, binary batch -> binary reply
+	methodPrepare uint8 = 3 // plan -> nothing
+	methodStart   uint8 = 4 // plan -> nothing
+	methodJoin    uint8 = 5 // Member -> joinAnswer; changes nothing
+	methodCatalog uint8 = 6 // fsm.CatalogCommand -> catalogAnswer
+	methodApplied uint8 = 7 // catalog index -> nothing, once it is applied
+	methodAdd     uint8 = 8 // Member -> nothing; adds it to the groups that the answering node leads
+)

@@ -1,0 +1,68 @@
+package raftnode
+
+import (
+	"github.com/hashicorp/raft"
+
+	"github.com/rlstore/rlstore/api"
+)
+
+// Cluster is what this node knows of the whole cluster: its own replicas as
+// they are, those of peers as they last told.
+func (n *Node) Cluster() api.Cluster {
+	view := n.catalog.View()
+	c := api.Cluster{
+		ClusterID: n.ClusterID(), NodeID: n.cfg.NodeID,
+		Nodes: []api.ClusterNode{}, Shards: []api.ShardStatus{}, SlotMap: view.SlotMap,
+	}
+	if c.SlotMap.Ranges == nil {
+		c.SlotMap.Ranges = []api.SlotRange{}
+	}
+	groups := n.groupList()
+	if groups == nil {
+		c.Nodes = append(c.Nodes, n.clusterNode(n.self()))
+		return c
+	}
+	for _, m := range n.configured() {
+		c.Nodes = append(c.Nodes, n.clusterNode(m))
+	}
+	for _, g := range groups {
+		c.Shards = append(c.Shards, n.shardStatus(g))
+	}
+	return c
+}
+
+func (n *Node) clusterNode(m Member) api.ClusterNode {
+	node := api.ClusterNode{ID: m.ID, HTTP: m.HTTP, Raft: m.Raft}
+	if m.ID == n.cfg.NodeID {
+		node.Reachable, node.Draining, node.Version = true, n.draining.Load(), n.cfg.Version
+	} else if s, ok := n.peers.fresh(m.ID); ok {
+		node.Reachable, node.Draining, node.Version = true, s.Draining, s.Version
+	}
+	return node
+}
+
+func (n *Node) shardStatus(g *group) api.ShardStatus {
+	own := g.status()
+	s := api.ShardStatus{ID: g.id, Term: own.Term, Members: []api.MemberStatus{}}
+	if own.Leader != "" {
+		s.Leader = &own.Leader
+	}
+	var commit uint64
+	for _, server := range g.servers() {
+		id := string(server.ID)
+		replica, ok := own, true
+		if id != n.cfg.NodeID {
+			replica, ok = n.peers.group(id, g.id)
+		}
+		m := api.MemberStatus{ID: id, Voter: server.Suffrage == raft.Voter}
+		if ok {
+			m.CommitIndex, m.AppliedIndex = replica.Commit, replica.Applied
+			commit = max(commit, replica.Commit)
+		}
+		s.Members = append(s.Members, m)
+	}
+	for i := range s.Members {
+		s.Members[i].Lag = commit - min(commit, s.Members[i].AppliedIndex)
+	}
+	return s
+}

@@ -1,0 +1,81 @@
+package server
+
+import (
+	"context"
+	"time"
+
+	"github.com/rlstore/rlstore/api"
+	"github.com/rlstore/rlstore/fsm"
+	"github.com/rlstore/rlstore/httpapi"
+	"github.com/rlstore/rlstore/limiter"
+	"github.com/rlstore/rlstore/policy"
+	"github.com/rlstore/rlstore/raftnode"
+)
+
+// The types below give a node the methods that its upper floors declare.
+
+// catalog is the node's catalog for the limiter.
+type catalog struct{ node *raftnode.Node }
+
+func (c catalog) Policy(name string) (*policy.Set, bool) { return c.node.Catalog().Policy(name) }
+func (c catalog) Route(slot uint16) uint32               { return c.node.Catalog().Route(slot) }
+func (c catalog) SlotMapVersion() uint64                 { return c.node.Catalog().SlotMapVersion() }
+
+// shardLogs is the node's shards for the limiter.
+type shardLogs struct{ node *raftnode.Node }
+
+func (s shardLogs) Leader(shard uint32) limiter.Leader {
+	m, local, known := s.node.Leader(shard)
+	return limiter.Leader{ID: m.ID, HTTP: m.HTTP, Local: local, Known: known}
+}
+
+func (s shardLogs) Submit(shard uint32, p *limiter.Part) { s.node.Submit(shard, p) }
+
+func (s shardLogs) Forward(ctx context.Context, nodeID string, shard uint32, batch []byte) ([]byte, error) {
+	return s.node.Forward(ctx, nodeID, shard, batch)
+}
+
+// policies is the node's catalog for the HTTP API.
+type policies struct{ node *raftnode.Node }
+
+func (p policies) Get(name string) (api.Policy, bool) {
+	stored, ok := p.node.Catalog().Policies[name]
+	if !ok {
+		return api.Policy{}, false
+	}
+	return stored.Doc, true
+}
+
+func (p policies) List() api.PolicyList {
+	view := p.node.Catalog()
+	return api.PolicyList{Policies: view.List(), Revision: view.Revision}
+}
+
+func (p policies) Put(ctx context.Context, doc api.Policy, c httpapi.Condition) (httpapi.PutResult, error) {
+	res, err := p.node.ChangeCatalog(ctx, fsm.CatalogCommand{PutPolicy: &fsm.PutPolicy{
+		Policy: doc, IfMatch: c.IfMatch, AnyMatch: c.AnyMatch, NoneMatch: c.NoneMatch,
+	}})
+	if err != nil {
+		return httpapi.PutResult{}, err
+	}
+	return httpapi.PutResult{Policy: *res.Policy, Created: res.Created, Unchanged: res.Unchanged}, nil
+}
+
+func (p policies) Delete(ctx context.Context, name string, c httpapi.Condition) error {
+	_, err := p.node.ChangeCatalog(ctx, fsm.CatalogCommand{DeletePolicy: &fsm.DeletePolicy{
+		Name: name, IfMatch: c.IfMatch, AnyMatch: c.AnyMatch,
+	}})
+	return err
+}
+
+// stalePeek reads a bucket from this node's own copy.
+type stalePeek struct {
+	node *raftnode.Node
+	l    *limiter.Limiter
+}
+
+func (s stalePeek) peek(set *policy.Set, key string) (reply []byte, age time.Duration, err error) {
+	view := s.node.Catalog()
+	shard := view.Route(api.Slot(key))
+	return s.node.StalePeek(shard, api.Op{Kind: api.Peek, Key: key}, set)
+}

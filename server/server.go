@@ -1,0 +1,248 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/rlstore/rlstore/api"
+	"github.com/rlstore/rlstore/httpapi"
+	"github.com/rlstore/rlstore/limiter"
+	"github.com/rlstore/rlstore/raftnode"
+)
+
+const (
+	// drainTimeout bounds the hand-over of leaderships at a stop. Each takes
+	// milliseconds; a cluster that has lost its majority can't take them.
+	drainTimeout = 10 * time.Second
+	// finishTimeout bounds the wait for requests under way at a stop; it is
+	// above the deadline that each request has.
+	finishTimeout = 6 * time.Second
+	// readyEvery is how often a starting node looks whether it can serve.
+	readyEvery = 20 * time.Millisecond
+)
+
+// Server is one node.
+type Server struct {
+	cfg      Config
+	log      *slog.Logger
+	node     *raftnode.Node
+	http     *http.Server
+	listener net.Listener
+	ready    chan struct{}
+	fatal    chan error // capacity 1
+
+	stopOnce sync.Once
+}
+
+// Option changes what is not configuration: seams for tests.
+type Option func(*raftnode.Config)
+
+// WithClock replaces the machine's clock under cluster time.
+func WithClock(c raftnode.Clock) Option { return func(n *raftnode.Config) { n.Clock = c } }
+
+// WithSnapshots sets the bytes of log after which a group takes a snapshot, and
+// the bytes of log that stay behind it.
+func WithSnapshots(after, trailing uint64) Option {
+	return func(n *raftnode.Config) { n.SnapshotBytes, n.TrailingBytes = after, trailing }
+}
+
+// New opens the node: its sockets, then its data folder. It does not wait for a
+// cluster; Run does. Its errors are one sentence that says what to do.
+func New(cfg Config, opts ...Option) (_ *Server, err error) {
+	cfg = cfg.WithDefaults()
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	s := &Server{cfg: cfg, log: cfg.Logger, ready: make(chan struct{}), fatal: make(chan error, 1)}
+	if s.listener, err = listen("http", cfg.HTTPAddr); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			s.listener.Close()
+		}
+	}()
+	raftListener, err := listen("raft", cfg.RaftAddr)
+	if err != nil {
+		return nil, err
+	}
+	if s.cfg.HTTPAdvertise == "" {
+		s.cfg.HTTPAdvertise = "http://" + s.listener.Addr().String()
+	}
+	if s.cfg.RaftAdvertise == "" {
+		s.cfg.RaftAdvertise = raftListener.Addr().String()
+	}
+
+	front := &frontDoor{open: make(chan struct{})}
+	nc := raftnode.Config{
+		NodeID: cfg.NodeID, DataDir: cfg.DataDir,
+		RaftAdvertise: s.cfg.RaftAdvertise, HTTPAdvertise: s.cfg.HTTPAdvertise,
+		BootstrapExpect: cfg.BootstrapExpect, Join: cfg.Join, Shards: cfg.Shards,
+		Version: Version().Version, Listener: raftListener, Logger: s.log,
+		OnForward: front.forwarded,
+		OnFatal: func(err error) {
+			select {
+			case s.fatal <- err:
+			default:
+			}
+		},
+	}
+	for _, o := range opts {
+		o(&nc)
+	}
+	if s.node, err = raftnode.Open(nc); err != nil {
+		return nil, err
+	}
+
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), s.node.Metrics())
+	observer := newDecisionMetrics(registry)
+	l := limiter.New(limiter.Config{
+		Catalog: catalog{s.node}, Log: shardLogs{s.node},
+		AllowInline: cfg.AllowInlineLimits, Logger: s.log, Metrics: observer,
+	})
+	front.limiter = l
+	close(front.open)
+	handler := httpapi.New(httpapi.Config{
+		Limiter: l, Policies: policies{s.node}, Cluster: s.node.Cluster,
+		Ready: s.checks, StalePeek: stalePeek{s.node, l}.peek,
+		Metrics:     promhttp.HandlerFor(registry, promhttp.HandlerOpts{}),
+		Registerer:  registry,
+		Version:     Version(),
+		AllowInline: cfg.AllowInlineLimits, Logger: s.log,
+		SlotMapVersion: func() uint64 { return s.node.Catalog().SlotMapVersion() },
+	})
+	s.http = httpapi.NewServer(handler, s.log)
+	return s, nil
+}
+
+// listen opens a TCP listener, and names the usual cause when it can't.
+func listen(what, addr string) (net.Listener, error) {
+	l, err := net.Listen("tcp", addr)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("the %s address %s is in use by another process; stop that one or set --%s-addr", what, addr, what)
+	case err != nil:
+		return nil, fmt.Errorf("can't listen on the %s address: %w", what, err)
+	}
+	return l, nil
+}
+
+// frontDoor lets peers' batches in once the limiter stands; consensus starts
+// before it.
+type frontDoor struct {
+	open    chan struct{}
+	limiter *limiter.Limiter // set before open is closed
+}
+
+func (f *frontDoor) forwarded(ctx context.Context, shard uint32, batch []byte) ([]byte, error) {
+	select {
+	case <-f.open:
+		return f.limiter.Forwarded(ctx, shard, batch)
+	case <-ctx.Done():
+		return nil, api.NewProblem(api.NoLeader, "the node is still starting")
+	}
+}
+
+// Ready is closed once the node can serve: every shard has a leader.
+func (s *Server) Ready() <-chan struct{} { return s.ready }
+
+// HTTPURL is the base URL of the node's API.
+func (s *Server) HTTPURL() string { return s.cfg.HTTPAdvertise }
+
+// RaftAddr is the address of the node's traffic with its peers.
+func (s *Server) RaftAddr() string { return s.cfg.RaftAdvertise }
+
+// NodeID is the node's id.
+func (s *Server) NodeID() string { return s.node.NodeID() }
+
+// Run serves until ctx is cancelled, then drains, finishes the requests under
+// way and stops. A fatal error of the node stops it at once and is returned.
+func (s *Server) Run(ctx context.Context) error {
+	served := make(chan error, 1)
+	go func() { served <- s.http.Serve(s.listener) }()
+	s.log.Info("serving", "node", s.node.NodeID(), "http", s.cfg.HTTPAdvertise, "raft", s.cfg.RaftAdvertise)
+
+	wctx, stopWatch := context.WithCancel(ctx)
+	watched := make(chan struct{})
+	go func() { defer close(watched); s.watchReady(wctx) }()
+	defer func() { stopWatch(); <-watched }()
+
+	select {
+	case err := <-s.fatal:
+		s.http.Close()
+		return errors.Join(err, s.node.Close())
+	case err := <-served:
+		return errors.Join(fmt.Errorf("the API's listener failed: %w", err), s.node.Close())
+	case <-ctx.Done():
+	}
+	return s.shutdown()
+}
+
+// shutdown is the clean way out: hand every leadership over while the API still
+// answers, let requests finish, then stop.
+func (s *Server) shutdown() error {
+	s.log.Info("stopping: handing leaderships over")
+	dctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+	if err := s.node.Drain(dctx); err != nil {
+		s.log.Warn("not every leadership could be handed over; the others will elect", "error", err)
+	}
+	cancel()
+	fctx, cancel := context.WithTimeout(context.Background(), finishTimeout)
+	defer cancel()
+	if err := s.http.Shutdown(fctx); err != nil {
+		s.log.Warn("some requests did not finish in time", "error", err)
+		s.http.Close()
+	}
+	err := s.node.Close()
+	s.log.Info("stopped", "node", s.node.NodeID())
+	select {
+	case fatal := <-s.fatal:
+		return errors.Join(fatal, err)
+	default:
+		return err
+	}
+}
+
+// watchReady closes ready at the first moment that every check passes.
+func (s *Server) watchReady(ctx context.Context) {
+	tick := time.NewTicker(readyEvery)
+	defer tick.Stop()
+	for {
+		ok := true
+		for _, c := range s.node.Ready() {
+			ok = ok && c.OK
+		}
+		if ok {
+			close(s.ready)
+			s.log.Info("ready", "node", s.node.NodeID())
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// checks is the node's readiness for the API.
+func (s *Server) checks() []httpapi.Check {
+	var out []httpapi.Check
+	for _, c := range s.node.Ready() {
+		out = append(out, httpapi.Check(c))
+	}
+	return out
+}
