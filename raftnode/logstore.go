@@ -1,0 +1,413 @@
+package raftnode
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	"go.etcd.io/bbolt"
+	bbolterrors "go.etcd.io/bbolt/errors"
+)
+
+const (
+	// mmapSize of address space is reserved for each log, so that a file which
+	// grows within it is never mapped anew: remapping stops all readers. It
+	// costs no memory. Measured here it hardly matters from 64 MiB on; a log
+	// within its byte budget stays below 256 MiB.
+	mmapSize = 256 << 20
+
+	// lockWait is how long to wait for another process to let go of the file.
+	lockWait = time.Second
+
+	// deletePiece is how many entries one transaction of DeleteRange removes:
+	// a write has to wait for one piece at most.
+	deletePiece = 1024
+
+	// A write that is stuck for stuckTicks of stuckTick is fatal. Ticks are
+	// counted rather than time, so that a process which was stopped and goes on
+	// does not take that for a stuck disk.
+	stuckTick  = time.Second
+	stuckTicks = 10
+)
+
+// LogStoreOptions are what a [LogStore] reports to. Every function but OnFatal
+// may be nil. None of them may call the store.
+type LogStoreOptions struct {
+	// Stamp returns the stamp of a command entry's data, false if it has none.
+	Stamp func(data []byte) (uint64, bool)
+	// OnArrival hears of the newest stamped entry of each write, before it is
+	// written; see [Timekeeper.Arrived].
+	OnArrival func(index, stamp uint64)
+	// OnTruncate hears of a removal of the log's end, before it happens.
+	OnTruncate func(from uint64)
+	// OnFatal must end the process: a write failed, or is stuck, and a node
+	// whose disk cannot be trusted must not vote. It is called at most once. If
+	// it is nil, or returns, the error still goes to the library as well.
+	OnFatal func(err error)
+	// OnStore hears of each successful write of entries.
+	OnStore func(entries, bytes int, d time.Duration)
+	// Logger is slog's default logger if nil.
+	Logger *slog.Logger
+}
+
+// boltStore is what LogStore needs of raft-boltdb; tests put faults in between.
+type boltStore interface {
+	raft.LogStore
+	raft.StableStore
+	Close() error
+}
+
+// LogStore is the log and the votes of one Raft group, in one bbolt file. It is
+// a raft.LogStore and a raft.StableStore.
+//
+//   - A write that fails or is stuck for ten seconds ends the process, by
+//     OnFatal. No write is ever timed out and carried on from.
+//   - It keeps account of the entries' bytes, so that snapshots and trailing
+//     logs can be budgeted in bytes.
+//   - It holds no cache: put raft.NewLogCache around it for the log, and give
+//     the LogStore itself as the stable store. A cache inside would have to
+//     repeat what the library's does.
+//
+// It is safe for concurrent use.
+type LogStore struct {
+	path string
+	bolt boltStore
+	opts LogStoreOptions
+
+	fatalOnce sync.Once
+	tick      time.Duration // stuckTick, but in tests
+
+	mu       sync.Mutex
+	sizes    sizeRing
+	appended uint64
+}
+
+var (
+	_ raft.LogStore          = (*LogStore)(nil)
+	_ raft.StableStore       = (*LogStore)(nil)
+	_ raft.MonotonicLogStore = (*LogStore)(nil)
+)
+
+// OpenLogStore opens the log file at path, or makes it; its folder must exist.
+func OpenLogStore(path string, o LogStoreOptions) (_ *LogStore, err error) {
+	defer func() {
+		if p := recover(); p != nil { // bbolt's way to say that a page is damaged
+			err = openError(path, fmt.Errorf("the file is damaged: %v", p))
+		}
+	}()
+	sizes, err := readSizes(path)
+	if err != nil {
+		return nil, openError(path, err)
+	}
+	_, statErr := os.Stat(path)
+	bolt, err := raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: boltOptions()})
+	if err != nil {
+		return nil, openError(path, err)
+	}
+	if errors.Is(statErr, os.ErrNotExist) {
+		// bbolt syncs the file but not its name: without this a power cut could
+		// take away the whole file, and with it a vote that was given.
+		if err := syncFolder(filepath.Dir(path)); err != nil {
+			bolt.Close()
+			return nil, openError(path, err)
+		}
+	}
+	return newLogStore(path, bolt, sizes, o), nil
+}
+
+func newLogStore(path string, bolt boltStore, sizes sizeRing, o LogStoreOptions) *LogStore {
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	return &LogStore{path: path, bolt: bolt, opts: o, tick: stuckTick, sizes: sizes, appended: sizes.total()}
+}
+
+// boltOptions: the list of free pages is not written with each commit but
+// found anew at open, which halves the writes of a commit; and it is a map,
+// since a log's free pages become many.
+func boltOptions() *bbolt.Options {
+	o := &bbolt.Options{
+		Timeout:        lockWait,
+		NoFreelistSync: true,
+		FreelistType:   bbolt.FreelistMapType,
+	}
+	if strconv.IntSize == 64 {
+		o.InitialMmapSize = mmapSize
+	}
+	return o
+}
+
+func openError(path string, err error) error {
+	if errors.Is(err, bbolterrors.ErrTimeout) {
+		return fmt.Errorf("the log %s is in use by another process", path)
+	}
+	return fmt.Errorf("open the log %s: %w", path, err)
+}
+
+// readSizes returns the sizes of the newest entries in the file at path, none
+// if it is not there. It reads the tree's leaves but not the entries.
+func readSizes(path string) (sizeRing, error) {
+	var ring sizeRing
+	if info, err := os.Stat(path); errors.Is(err, os.ErrNotExist) || err == nil && info.Size() == 0 {
+		return ring, nil
+	} else if err != nil {
+		return ring, err
+	}
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: lockWait})
+	if err != nil {
+		return ring, err
+	}
+	defer db.Close()
+	return ring, db.View(func(tx *bbolt.Tx) error {
+		bucket := tx.Bucket([]byte("logs")) // raft-boltdb's
+		if bucket == nil {
+			return nil
+		}
+		var newest []sizedEntry
+		c := bucket.Cursor()
+		for k, v := c.Last(); k != nil && len(newest) < maxSizes; k, v = c.Prev() {
+			newest = append(newest, sizedEntry{beUint64(k), len(v)})
+		}
+		for i := len(newest) - 1; i >= 0; i-- {
+			ring.append(newest[i].index, newest[i].size)
+		}
+		return nil
+	})
+}
+
+type sizedEntry struct {
+	index uint64
+	size  int
+}
+
+func syncFolder(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// IsMonotonic makes the library clear the log after it installed a snapshot,
+// instead of leaving a gap in it.
+//
+// bbolt bears gaps, but what lies before one may conflict with what the
+// snapshot covers, and the library sends it to other nodes as if it were
+// committed, and livelocks on it (github.com/hashicorp/raft/issues/697). Raft
+// says to discard the log there; with budgeted logs it costs little.
+func (s *LogStore) IsMonotonic() bool { return true }
+
+// FirstIndex returns the first index in the log, 0 if it is empty.
+func (s *LogStore) FirstIndex() (uint64, error) { return s.bolt.FirstIndex() }
+
+// LastIndex returns the last index in the log, 0 if it is empty.
+func (s *LogStore) LastIndex() (uint64, error) { return s.bolt.LastIndex() }
+
+// GetLog reads an entry; raft.ErrLogNotFound if it is not there.
+func (s *LogStore) GetLog(index uint64, log *raft.Log) error { return s.bolt.GetLog(index, log) }
+
+// StoreLog is [LogStore.StoreLogs] of one entry.
+func (s *LogStore) StoreLog(log *raft.Log) error { return s.StoreLogs([]*raft.Log{log}) }
+
+// StoreLogs writes the entries and returns when they are on disk.
+func (s *LogStore) StoreLogs(logs []*raft.Log) error {
+	s.arrived(logs)
+	start := time.Now()
+	if err := s.write("append to", func() error { return s.bolt.StoreLogs(logs) }); err != nil {
+		return err
+	}
+	d := time.Since(start)
+	bytes := 0
+	s.mu.Lock()
+	for _, l := range logs {
+		n := entrySize(l)
+		s.sizes.append(l.Index, n)
+		bytes += n
+	}
+	s.appended += uint64(bytes)
+	s.mu.Unlock()
+	if s.opts.OnStore != nil {
+		s.opts.OnStore(len(logs), bytes, d)
+	}
+	return nil
+}
+
+func (s *LogStore) arrived(logs []*raft.Log) {
+	if s.opts.OnArrival == nil || s.opts.Stamp == nil {
+		return
+	}
+	for i := len(logs) - 1; i >= 0; i-- {
+		if l := logs[i]; l.Type == raft.LogCommand {
+			if stamp, ok := s.opts.Stamp(l.Data); ok {
+				s.opts.OnArrival(l.Index, stamp)
+				return
+			}
+		}
+	}
+}
+
+// entryOverhead is about what the index, term, type and time of an entry take.
+const entryOverhead = 96
+
+func entrySize(l *raft.Log) int {
+	return min(len(l.Data)+len(l.Extensions)+entryOverhead, math.MaxUint32)
+}
+
+// DeleteRange removes the entries from first to last, both included, in pieces.
+//
+// A crash between two pieces must leave a log without a gap, so an end of the
+// log goes last entry first, and a beginning goes first entry first.
+func (s *LogStore) DeleteRange(first, last uint64) error {
+	lowest, err := s.bolt.FirstIndex()
+	if err != nil {
+		return s.fatal(fmt.Errorf("read the first index of the log %s: %w", s.path, err))
+	}
+	highest, err := s.bolt.LastIndex()
+	if err != nil {
+		return s.fatal(fmt.Errorf("read the last index of the log %s: %w", s.path, err))
+	}
+	end := last >= highest
+	// The caller may name indexes far outside the log.
+	from, to := max(first, lowest), min(last, highest)
+	if highest == 0 || from > to {
+		return nil
+	}
+	if end && s.opts.OnTruncate != nil {
+		s.opts.OnTruncate(from)
+	}
+	for from <= to {
+		a, b := from, to
+		if n := uint64(deletePiece); to-from >= n {
+			if end {
+				a = to - n + 1
+			} else {
+				b = from + n - 1
+			}
+		}
+		if err := s.write("truncate", func() error { return s.bolt.DeleteRange(a, b) }); err != nil {
+			return err
+		}
+		s.mu.Lock()
+		if end {
+			s.sizes.cutEnd(a)
+		} else {
+			s.sizes.cutStart(b)
+		}
+		s.mu.Unlock()
+		if end {
+			to = a - 1 // a >= lowest >= 1
+		} else {
+			from = b + 1
+		}
+	}
+	return nil
+}
+
+// Set stores a value beside the log.
+func (s *LogStore) Set(key, val []byte) error {
+	return s.write("write to", func() error { return s.bolt.Set(key, val) })
+}
+
+// Get returns a value of [LogStore.Set]. The library recognises an absent one
+// by the text of raft-boltdb's error, so that comes back as it is.
+func (s *LogStore) Get(key []byte) ([]byte, error) { return s.bolt.Get(key) }
+
+// SetUint64 stores a number beside the log.
+func (s *LogStore) SetUint64(key []byte, val uint64) error {
+	return s.write("write to", func() error { return s.bolt.SetUint64(key, val) })
+}
+
+// GetUint64 returns a number of [LogStore.SetUint64]; absent as in Get.
+func (s *LogStore) GetUint64(key []byte) (uint64, error) { return s.bolt.GetUint64(key) }
+
+// Close closes the file. No other call may be under way.
+func (s *LogStore) Close() error { return s.bolt.Close() }
+
+// AppendedBytes counts the bytes of entries that were ever written, from what
+// the log held when it was opened. It never shrinks.
+func (s *LogStore) AppendedBytes() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.appended
+}
+
+// BytesSince returns the bytes of the entries after index, as far as their
+// sizes are known: of the newest 16,384 entries.
+func (s *LogStore) BytesSince(index uint64) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sizes.since(index)
+}
+
+// TrailingFor returns how many of the newest entries fit together in budget
+// bytes, but at least lo and at most hi.
+func (s *LogStore) TrailingFor(budget uint64, lo, hi uint64) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return max(lo, min(hi, s.sizes.fit(budget)))
+}
+
+// write runs one writing transaction under the watchdog. verb is what is being
+// done, for the message.
+func (s *LogStore) write(verb string, f func() error) error {
+	stop := s.watch(verb)
+	err := f()
+	stop()
+	if err != nil {
+		return s.fatal(fmt.Errorf("%s the log %s: %w", verb, s.path, err))
+	}
+	return nil
+}
+
+// watch reports a write as fatal unless the returned function is called in
+// time. The write itself goes on: it is the process that must end.
+func (s *LogStore) watch(verb string) (stop func()) {
+	var (
+		mu      sync.Mutex
+		ticks   int
+		stopped bool
+		timer   *time.Timer
+	)
+	mu.Lock()
+	defer mu.Unlock()
+	timer = time.AfterFunc(s.tick, func() {
+		mu.Lock()
+		stuck := false
+		if !stopped {
+			if ticks++; ticks < stuckTicks {
+				timer.Reset(s.tick)
+			} else {
+				stuck = true
+			}
+		}
+		mu.Unlock()
+		if stuck {
+			s.fatal(fmt.Errorf("%s the log %s: stuck for %v", verb, s.path, stuckTicks*s.tick))
+		}
+	})
+	return func() {
+		mu.Lock()
+		defer mu.Unlock()
+		stopped = true
+		timer.Stop()
+	}
+}
+
+// fatal reports err to OnFatal, once, and returns it.
+func (s *LogStore) fatal(err error) error {
+	s.fatalOnce.Do(func() {
+		s.opts.Logger.Error("the log cannot be written; this process must end", "error", err)
+		if s.opts.OnFatal != nil {
+			s.opts.OnFatal(err)
+		}
+	})
+	return err
+}
