@@ -49,7 +49,7 @@ func TestFlagBeatsEnvironmentBeatsFileBeatsDefault(t *testing.T) {
 		"data-dir: ./rlstore-data # default\n",
 		"shards: 4 # env RLSTORE_SHARDS\n",
 		"log-level: debug # flag --log-level\n",
-		"join: [h1:1, h2:2] # file " + src.File + ":4\n",
+		"join: ['h1:1', 'h2:2'] # file " + src.File + ":4\n",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no line %q in:\n%s", want, out.String())
@@ -94,7 +94,7 @@ func TestAFaultyFileStopsTheStartWithItsLine(t *testing.T) {
 		{"out of range", "node-id: n1\nshards: 65\n", `:2: shards: 65 is out of range`},
 		{"not a mapping", "- a\n", `:1: a configuration is a mapping`},
 		{"two documents", "shards: 1\n---\nshards: 2\n", `a configuration is one YAML document`},
-		{"not YAML", "a: b: c\n", `line 1`},
+		{"not YAML", "shards: 1\na: b: c\n", `line 2`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			path := file(t, tt.text)
