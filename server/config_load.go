@@ -44,11 +44,17 @@ func (s Setting) Env() string {
 	return "RLSTORE_" + strings.ToUpper(strings.ReplaceAll(s.Name, "-", "_"))
 }
 
-// Default is the text of the setting's default, for help. A setting that is
-// derived, or that has none, returns "".
+// Default is the text of the setting's default, for help: "" where it has none
+// or follows from another.
 func (s Setting) Default() string {
 	c := defaults()
-	return fmt.Sprint(s.value(&c).Value)
+	switch p := s.field(&c).(type) {
+	case *string:
+		return *p
+	case *int:
+		return strconv.Itoa(*p)
+	}
+	return ""
 }
 
 // defaults is the configuration before anything is read or derived.
@@ -234,37 +240,51 @@ func (c *Config) setNode(s Setting, n *yaml.Node, o origin) error {
 	return c.set(s, n.Value, o)
 }
 
-// value is the setting as a YAML value.
-func (s Setting) value(c *Config) *yaml.Node {
-	var n yaml.Node
-	switch p := s.field(c).(type) {
-	case *string:
-		n.SetString(*p)
-	case *int:
-		n = yaml.Node{Kind: yaml.ScalarNode, Tag: "!!int", Value: strconv.Itoa(*p)}
-	case *bool:
-		n = yaml.Node{Kind: yaml.ScalarNode, Tag: "!!bool", Value: strconv.FormatBool(*p)}
-	case *[]string:
-		n = yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle}
-		for _, v := range *p {
-			n.Content = append(n.Content, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: v})
+// Effective is the value that a setting came to have.
+type Effective struct {
+	Name   string `json:"name"`
+	Value  any    `json:"value"`  // string, int, bool or []string
+	Origin string `json:"origin"` // default, file with its line, env with the variable, or flag
+}
+
+// Effective lists every setting of a loaded configuration.
+func (c Config) Effective() []Effective {
+	var out []Effective
+	for _, s := range Settings {
+		origin := "default"
+		if o := c.origins[s.Name]; o.source != "" {
+			origin = o.source + " " + o.place
 		}
+		var v any
+		switch p := s.field(&c).(type) {
+		case *string:
+			v = *p
+		case *int:
+			v = *p
+		case *bool:
+			v = *p
+		case *[]string:
+			v = append([]string{}, *p...) // never null
+		}
+		out = append(out, Effective{s.Name, v, origin})
 	}
-	return &n
+	return out
 }
 
 // WriteYAML writes every setting as a configuration file that [Load] accepts,
-// each with a comment that says where its value comes from: default, file with
-// its line, env with the variable, or flag.
+// each with its origin in a comment.
 func (c Config) WriteYAML(w io.Writer) error {
 	top := &yaml.Node{Kind: yaml.MappingNode}
-	for _, s := range Settings {
-		value := s.value(&c)
-		value.LineComment = "default"
-		if o := c.origins[s.Name]; o.source != "" {
-			value.LineComment = o.source + " " + o.place
+	for _, e := range c.Effective() {
+		var value yaml.Node
+		if err := value.Encode(e.Value); err != nil {
+			return err
 		}
-		top.Content = append(top.Content, &yaml.Node{Kind: yaml.ScalarNode, Value: s.Name}, value)
+		if value.Kind == yaml.SequenceNode {
+			value.Style = yaml.FlowStyle
+		}
+		value.LineComment = e.Origin
+		top.Content = append(top.Content, &yaml.Node{Kind: yaml.ScalarNode, Value: e.Name}, &value)
 	}
 	return yaml.NewEncoder(w).Encode(top)
 }
