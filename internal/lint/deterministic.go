@@ -18,7 +18,6 @@ import (
 // another, and what to do instead.
 var bannedImports = map[string]string{
 	"time":         "cluster time comes with the entry, in nanoseconds",
-	"math":         "its functions are of floats; use math/bits",
 	"math/rand":    "take what is chosen by chance from the entry",
 	"math/rand/v2": "take what is chosen by chance from the entry",
 	"crypto/rand":  "take what is chosen by chance from the entry",

@@ -1,0 +1,72 @@
+# rlstore: `make` lists the targets.
+
+GO          ?= go
+STATICCHECK  = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
+FUZZTIME    ?= 10s
+BENCH       ?= .
+
+# The packages whose promises hang on goroutines. They run under the race
+# detector, and only there; the others would only get slower by it.
+RACE    = ./client/... ./httpapi/... ./limiter/... ./raftnode/... ./server/...
+CLUSTER = ./cluster-test/...
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## bin/rlstore
+	$(GO) build -o bin/rlstore ./cmd/rlstore
+
+.PHONY: test
+test: build lint unit race cluster ## everything that must pass before a change is merged
+
+.PHONY: lint
+lint: ## formatting, go vet, staticcheck; the tree's own rules run with the unit tests
+	@test -z "$$(gofmt -l .)" || { echo "not formatted, run make fmt:"; gofmt -l .; exit 1; }
+	$(GO) vet ./...
+	$(STATICCHECK) ./...
+
+.PHONY: unit
+unit: ## tests of the packages that need no race detector
+	$(GO) test $$($(GO) list ./... | grep -vxFf <($(GO) list $(RACE) $(CLUSTER)))
+
+.PHONY: race
+race: ## tests of the concurrent packages, under the race detector
+	$(GO) test -race $(RACE)
+
+.PHONY: cluster
+cluster: ## tests of several real nodes under faults
+	$(GO) test -timeout 20m $(CLUSTER)
+
+.PHONY: bench
+bench: ## benchmarks; BENCH=regexp picks some
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...
+
+.PHONY: fuzz
+fuzz: ## every fuzz test for FUZZTIME, 10s unless set
+	@set -e; for pkg in $$($(GO) list ./...); do \
+		for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+			echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$pkg; \
+		done; \
+	done
+
+.PHONY: fmt
+fmt: ## format the sources
+	gofmt -w .
+
+.PHONY: cover
+cover: ## coverage of every package by every test: cover.html
+	$(GO) test -coverpkg=./... -coverprofile=cover.out ./...
+	$(GO) tool cover -html=cover.out -o cover.html
+	$(GO) tool cover -func=cover.out | tail -n 1
+
+.PHONY: clean
+clean: ## remove what the targets made
+	rm -rf bin cover.out cover.html
+
+# Pipelines and <() need bash; a pipeline fails with its first failure.
+SHELL       := bash
+.SHELLFLAGS := -o pipefail -c
