@@ -35,8 +35,8 @@ func newGuard(size int) *guard {
 }
 
 // check notes an operation that has a request id, or refuses it.
-func (g *guard) check(op *api.Op, ref *api.PolicyRef) *api.Problem {
-	f := g.fingerprint(op, ref)
+func (g *guard) check(op *api.Op, policy string) *api.Problem {
+	f := g.fingerprint(op, policy)
 	if had, ok := g.ids.add(op.RequestID, f); ok && had != f {
 		return api.NewProblem(api.RequestIDReused,
 			"request_id %q was used before with another kind, policy, key or cost", op.RequestID)
@@ -44,7 +44,7 @@ func (g *guard) check(op *api.Op, ref *api.PolicyRef) *api.Problem {
 	return nil
 }
 
-func (g *guard) fingerprint(op *api.Op, ref *api.PolicyRef) uint64 {
+func (g *guard) fingerprint(op *api.Op, policy string) uint64 {
 	var h maphash.Hash
 	h.SetSeed(g.seed)
 	var n [8]byte
@@ -54,12 +54,6 @@ func (g *guard) fingerprint(op *api.Op, ref *api.PolicyRef) uint64 {
 	binary.LittleEndian.PutUint64(n[:], uint64(len(op.Key)))
 	h.Write(n[:])
 	h.WriteString(op.Key)
-	if ref.Inline != nil {
-		h.WriteByte(1)
-		h.Write(ref.Inline)
-	} else {
-		h.WriteByte(0)
-		h.WriteString(ref.Name)
-	}
+	h.WriteString(policy)
 	return h.Sum64()
 }

@@ -1,6 +1,8 @@
 package limiter
 
 import (
+	"strings"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/rlstore/rlstore/api"
@@ -64,7 +66,7 @@ func (l *Limiter) observe(reply []byte) {
 	}
 	for i, c := range counts {
 		name := r.Sets[i].Policy
-		if name == "" {
+		if strings.HasPrefix(name, inlinePolicy+":") {
 			name = inlinePolicy
 		}
 		for allowed, n := range c {

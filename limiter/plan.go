@@ -1,7 +1,6 @@
 package limiter
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/rlstore/rlstore/api"
@@ -60,7 +59,7 @@ func (l *Limiter) plan(b *api.Batch) (*plan, error) {
 			return nil, api.NewProblem(api.InvalidRequest, "request %d is malformed: %v", i, err)
 		}
 		var it item
-		if it.bad = l.check(&op, b, sets, unresolved); it.bad == nil {
+		if it.bad = l.check(&op, sets, unresolved); it.bad == nil {
 			it.shard = l.catalog.Route(api.Slot(op.Key))
 		} else if b.Atomic {
 			return nil, inItem(i, it.bad)
@@ -124,13 +123,9 @@ func (l *Limiter) resolveRef(ref *api.PolicyRef) (*policy.Set, *api.Problem) {
 	if s, ok := l.inline.get(string(ref.Inline)); ok {
 		return s, nil
 	}
-	s, err := parseInline(ref.Inline)
+	s, err := policy.ParseInline(ref.Inline)
 	if err != nil {
-		var p *api.Problem
-		if !errors.As(err, &p) {
-			p = api.NewProblem(api.InvalidRequest, "limits: %v", err)
-		}
-		return nil, p
+		return nil, api.AsProblem(err)
 	}
 	if len(ref.Inline) <= inlineCacheMax {
 		l.inline.add(string(ref.Inline), s)
@@ -139,7 +134,7 @@ func (l *Limiter) resolveRef(ref *api.PolicyRef) (*policy.Set, *api.Problem) {
 }
 
 // check says why an operation must not reach a log, or returns nil.
-func (l *Limiter) check(op *api.Op, b *api.Batch, sets []*policy.Set, unresolved []*api.Problem) *api.Problem {
+func (l *Limiter) check(op *api.Op, sets []*policy.Set, unresolved []*api.Problem) *api.Problem {
 	if op.Policy >= len(sets) {
 		return api.NewProblem(api.InvalidRequest, "policy %d of %d", op.Policy, len(sets))
 	}
@@ -153,7 +148,7 @@ func (l *Limiter) check(op *api.Op, b *api.Batch, sets []*policy.Set, unresolved
 		return api.NewProblem(api.CostExceedsBurst, "the cost is %d, and the smallest burst of the policy %d: it could never pass", op.Cost, s.MinBurst)
 	}
 	if op.RequestID != "" {
-		return l.guard.check(op, &b.Policies[op.Policy])
+		return l.guard.check(op, sets[op.Policy].Policy)
 	}
 	return nil
 }

@@ -1,0 +1,149 @@
+package httpapi
+
+import (
+	"math"
+	"math/bits"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/rlstore/rlstore/api"
+)
+
+// answer is one result on its way into JSON.
+type answer struct {
+	key string
+	res api.Result
+	set *api.SetInfo // nil of a reset
+}
+
+// state is what every answer tells of the bucket. The limits are listed when
+// there are several, or if always.
+func (a *answer) state(always bool) api.State {
+	bind, info := &a.res.Limits[a.res.Binding], &a.set.Limits[a.res.Binding]
+	s := api.State{
+		Policy: a.set.Policy, Key: a.key,
+		Limit: info.Burst, Remaining: bind.Remaining,
+		RetryAfterMS: ceil(bind.RetryAfter, 1e3), ResetAfterMS: ceil(bind.ResetAfter, 1e3),
+		Mode: "strict", Source: "store", PolicyRevision: a.set.Revision,
+		Commit: a.res.Commit,
+	}
+	if always || len(a.set.Limits) > 1 {
+		for i, l := range a.res.Limits {
+			s.Limits = append(s.Limits, api.LimitState{
+				Name: a.set.Limits[i].Name, Limit: a.set.Limits[i].Burst, Remaining: l.Remaining,
+				RetryAfterMS: ceil(l.RetryAfter, 1e3), ResetAfterMS: ceil(l.ResetAfter, 1e3),
+			})
+		}
+	}
+	return s
+}
+
+func (a *answer) decision() api.Decision {
+	return api.Decision{Allowed: a.res.Status == api.StatusAllowed, State: a.state(false), Duplicate: a.res.Duplicate}
+}
+
+// denial is a decision in the form of a problem document.
+type denial struct {
+	api.Decision
+	*api.Problem
+}
+
+// respondTake answers a take, a denial with the status that the caller chose.
+func (a *answer) respondTake(w http.ResponseWriter, r *http.Request, denied int) error {
+	d := a.decision()
+	a.setRateLimit(w.Header())
+	if d.Allowed || denied == http.StatusOK {
+		respond(w, http.StatusOK, api.MediaJSON, d)
+		return nil
+	}
+	wait := a.res.Limits[a.res.Binding].RetryAfter
+	w.Header().Set("Retry-After", strconv.FormatInt(ceil(wait, 1e6), 10))
+	if denied != http.StatusTooManyRequests {
+		respond(w, denied, api.MediaJSON, d)
+		return nil
+	}
+	p := api.NewProblem(api.QuotaExceeded, "the limit %q of policy %q has %d of %d tokens left; the same take passes in %d ms",
+		a.set.Limits[a.res.Binding].Name, d.Policy, d.Remaining, d.Limit, d.RetryAfterMS)
+	p.Instance = r.URL.EscapedPath()
+	p.RequestID = w.Header().Get(api.HeaderRequestID)
+	respond(w, denied, api.MediaProblem, denial{d, p})
+	return nil
+}
+
+// setRateLimit sets the fields of draft-ietf-httpapi-ratelimit-headers: of each
+// limit its quota q and the seconds w in which it fills, and what is left, r,
+// with the seconds t until it is full, or on a denial until the take passes.
+func (a *answer) setRateLimit(h http.Header) {
+	policies := make([]byte, 0, 64)
+	states := make([]byte, 0, 64)
+	for i := range a.res.Limits {
+		l, info := &a.res.Limits[i], &a.set.Limits[i]
+		if i > 0 {
+			policies = append(policies, ", "...)
+			states = append(states, ", "...)
+		}
+		policies = appendQuoted(policies, info.Name)
+		policies = append(policies, ";q="...)
+		policies = strconv.AppendInt(policies, info.Burst, 10)
+		policies = append(policies, ";w="...)
+		policies = strconv.AppendInt(policies, fillSeconds(info), 10)
+		wait := l.ResetAfter
+		if a.res.Status == api.StatusDenied && l.RetryAfter > 0 {
+			wait = l.RetryAfter
+		}
+		states = appendQuoted(states, info.Name)
+		states = append(states, ";r="...)
+		states = strconv.AppendInt(states, l.Remaining, 10)
+		states = append(states, ";t="...)
+		states = strconv.AppendInt(states, min(ceil(wait, 1e6), maxField), 10)
+	}
+	// Not by Set, which would write "Ratelimit".
+	h["RateLimit-Policy"] = []string{string(policies)}
+	h["RateLimit"] = []string{string(states)}
+}
+
+// maxField is the largest integer of a structured field (RFC 9651, 3.3.1).
+const maxField = 999_999_999_999_999
+
+// fillSeconds is how long an empty bucket takes to fill, rounded up.
+func fillSeconds(l *api.LimitInfo) int64 {
+	hi, lo := bits.Mul64(uint64(l.Burst), uint64(l.Per))
+	if l.Rate < 1 || hi >= uint64(l.Rate) {
+		return maxField
+	}
+	ns, rem := bits.Div64(hi, lo, uint64(l.Rate))
+	if rem > 0 && ns < math.MaxUint64 {
+		ns++
+	}
+	return min(ceil(ns, uint64(time.Second)), maxField)
+}
+
+// appendQuoted appends s as a structured field's string, which is ASCII only.
+func appendQuoted(dst []byte, s string) []byte {
+	if s == "" {
+		s = "default"
+	}
+	dst = append(dst, '"')
+	for _, c := range []byte(s) {
+		switch {
+		case strings.IndexByte(`"\`, c) >= 0:
+			dst = append(dst, '\\', c)
+		case c >= ' ' && c <= '~':
+			dst = append(dst, c)
+		default:
+			dst = append(dst, '?')
+		}
+	}
+	return append(dst, '"')
+}
+
+// ceil is v in a coarser unit, rounded up.
+func ceil(v, unit uint64) int64 {
+	q := v / unit
+	if v%unit != 0 {
+		q++
+	}
+	return int64(min(q, math.MaxInt64))
+}

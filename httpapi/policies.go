@@ -1,0 +1,134 @@
+package httpapi
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/gorilla/mux"
+
+	"github.com/rlstore/rlstore/api"
+	"github.com/rlstore/rlstore/policy"
+)
+
+func (e *edge) policyList(w http.ResponseWriter, _ *http.Request) error {
+	list := e.Policies.List()
+	if list.Policies == nil {
+		list.Policies = []api.Policy{}
+	}
+	respond(w, http.StatusOK, api.MediaJSON, list)
+	return nil
+}
+
+func (e *edge) policyGet(w http.ResponseWriter, r *http.Request) error {
+	name, err := policyName(r)
+	if err != nil {
+		return err
+	}
+	p, ok := e.Policies.Get(name)
+	if !ok {
+		return api.NewProblem(api.UnknownPolicy, "there is no policy %.140q", name)
+	}
+	tag := etag(p.Revision)
+	w.Header()["ETag"] = []string{tag}
+	if had := r.Header.Get("If-None-Match"); had == tag || had == "W/"+tag || had == "*" {
+		w.WriteHeader(http.StatusNotModified)
+		return nil
+	}
+	respond(w, http.StatusOK, api.MediaJSON, p)
+	return nil
+}
+
+func (e *edge) policyPut(w http.ResponseWriter, r *http.Request) error {
+	name, err := policyName(r)
+	if err != nil {
+		return err
+	}
+	cond, err := condition(r)
+	if err != nil {
+		return err
+	}
+	if _, err = mediaType(r, api.MediaJSON, api.MediaYAML, "text/yaml", "application/x-yaml"); err != nil {
+		return err
+	}
+	body, err := readBody(r)
+	if err != nil {
+		return err
+	}
+	p, wrong := policy.Parse(body, name)
+	if len(wrong) > 0 {
+		return policy.Problem(wrong)
+	}
+	res, err := e.Policies.Put(r.Context(), p, cond)
+	if err != nil {
+		return err
+	}
+	status := http.StatusOK
+	if res.Created {
+		status = http.StatusCreated
+	}
+	w.Header()["ETag"] = []string{etag(res.Policy.Revision)}
+	respond(w, status, api.MediaJSON, res.Policy)
+	return nil
+}
+
+func (e *edge) policyDelete(w http.ResponseWriter, r *http.Request) error {
+	name, err := policyName(r)
+	if err != nil {
+		return err
+	}
+	cond, err := condition(r)
+	if err != nil {
+		return err
+	}
+	if err := e.Policies.Delete(r.Context(), name, cond); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// policyName is the name in the path. What would be the overrides of a policy
+// is not taken for a policy of that name.
+func policyName(r *http.Request) (string, error) {
+	name := mux.Vars(r)["name"]
+	if strings.HasSuffix(name, "/overrides") {
+		return "", api.NewProblem(api.NotFound, "overrides are not supported in this version")
+	}
+	if err := policy.CheckName(name); err != nil {
+		return "", err
+	}
+	return name, nil
+}
+
+// etag is a revision as an entity tag.
+func etag(revision uint64) string { return `"` + strconv.FormatUint(revision, 10) + `"` }
+
+// condition reads the headers that guard an edit.
+func condition(r *http.Request) (Condition, error) {
+	var c Condition
+	match, none := r.Header.Values("If-Match"), r.Header.Values("If-None-Match")
+	if len(match)+len(none) > 1 {
+		return c, api.NewProblem(api.InvalidRequest, "give one of If-Match and If-None-Match, once")
+	}
+	switch {
+	case len(none) == 1:
+		if none[0] != "*" {
+			return c, api.NewProblem(api.InvalidRequest, "If-None-Match takes only * here: the policy must not exist yet")
+		}
+		c.NoneMatch = true
+	case len(match) == 1 && match[0] == "*":
+		c.AnyMatch = true
+	case len(match) == 1:
+		tag := match[0]
+		if len(tag) < 2 || tag[0] != '"' || tag[len(tag)-1] != '"' || strings.Contains(tag[1:len(tag)-1], `"`) {
+			return c, api.NewProblem(api.InvalidRequest, `If-Match takes one revision in quotes, such as "7", or *`)
+		}
+		v, err := strconv.ParseUint(tag[1:len(tag)-1], 10, 64)
+		if err != nil || etag(v) != tag {
+			return c, api.NewProblem(api.RevisionConflict, "If-Match: %.80s is not a revision that a policy can have", tag)
+		}
+		c.IfMatch = &v
+	}
+	return c, nil
+}

@@ -1,0 +1,123 @@
+package httpapi
+
+import (
+	"context"
+	"net/http"
+	"strings"
+
+	"github.com/gorilla/mux"
+
+	"github.com/rlstore/rlstore/api"
+)
+
+// edge serves the routes. It is immutable but for the metrics and the
+// semaphore.
+type edge struct {
+	Config
+	metrics  *metrics
+	router   *mux.Router
+	inFlight chan struct{} // holds one element for each request being worked on
+}
+
+// New returns the handler of every route of the API.
+func New(c Config) http.Handler { return newEdge(c) }
+
+func newEdge(c Config) *edge {
+	c = c.withDefaults()
+	e := &edge{
+		Config: c, metrics: newMetrics(c.Registerer),
+		// A path is taken as it is: cleaning would answer a POST with a redirect.
+		router:   mux.NewRouter().SkipClean(true),
+		inFlight: make(chan struct{}, c.MaxInFlight),
+	}
+	handlers := e.handlers()
+	for _, r := range api.Routes {
+		methods := []string{r.Method}
+		if r.Method == http.MethodGet {
+			methods = append(methods, http.MethodHead)
+		}
+		h := handlers[r.Name]
+		if h.serve == nil {
+			panic("httpapi: no handler for the route " + r.Name)
+		}
+		e.router.Handle(r.Path, e.wrap(r.Name, h)).Methods(methods...).Name(r.Name)
+	}
+	e.router.NotFoundHandler = e.wrap("none", handler{e.notFound, unbounded})
+	e.router.MethodNotAllowedHandler = e.wrap("none", handler{e.methodNotAllowed, unbounded})
+	return e
+}
+
+// handler is the work of one route. The error it returns becomes the response.
+type handler struct {
+	serve func(w http.ResponseWriter, r *http.Request) error
+	kind  handlerKind
+}
+
+type handlerKind uint8
+
+const (
+	bounded   handlerKind = iota // counts as in flight, and has a deadline
+	unbounded                    // is answered from memory, also under overload
+)
+
+// handlers maps the names of routes to their work.
+func (e *edge) handlers() map[string]handler {
+	return map[string]handler{
+		"take":          {e.take, bounded},
+		"take-batch":    {e.takeBatch, bounded},
+		"peek":          {e.peek, bounded},
+		"refund":        {e.refund, bounded},
+		"reset":         {e.reset, bounded},
+		"policy-list":   {e.policyList, bounded},
+		"policy-get":    {e.policyGet, bounded},
+		"policy-put":    {e.policyPut, bounded},
+		"policy-delete": {e.policyDelete, bounded},
+		"cluster":       {e.cluster, bounded},
+		"livez":         {e.livez, unbounded},
+		"readyz":        {e.readyz, unbounded},
+		"metrics":       {e.serveMetrics, unbounded},
+		"version":       {e.version, unbounded},
+	}
+}
+
+// ServeHTTP implements [http.Handler].
+func (e *edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	id := r.Header.Get(api.HeaderRequestID)
+	if !saneID(id) {
+		id = newID()
+	}
+	w.Header().Set(api.HeaderRequestID, id)
+	e.router.ServeHTTP(w, r)
+}
+
+// bound runs serve as one of the requests in flight, within the time of one.
+func (e *edge) bound(w http.ResponseWriter, r *http.Request, serve func(http.ResponseWriter, *http.Request) error) error {
+	select {
+	case e.inFlight <- struct{}{}:
+		defer func() { <-e.inFlight }()
+	default:
+		return api.NewProblem(api.Overloaded, "%d requests are in flight on this node, which is as many as it takes", cap(e.inFlight))
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), e.RequestTimeout)
+	defer cancel()
+	return serve(w, r.WithContext(ctx))
+}
+
+func (e *edge) notFound(_ http.ResponseWriter, r *http.Request) error {
+	return api.NewProblem(api.NotFound, "there is no route %.200q in this version", r.URL.Path)
+}
+
+func (e *edge) methodNotAllowed(w http.ResponseWriter, r *http.Request) error {
+	var allowed []string
+	for _, m := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete} {
+		probe := r.Clone(r.Context())
+		probe.Method = m
+		var match mux.RouteMatch
+		if e.router.Match(probe, &match) && match.MatchErr == nil {
+			allowed = append(allowed, m)
+		}
+	}
+	allow := strings.Join(allowed, ", ")
+	w.Header().Set("Allow", allow)
+	return api.NewProblem(api.MethodNotAllowed, "%.40q is not allowed here; use %s", r.Method, allow)
+}

@@ -1,0 +1,117 @@
+package httpapi
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/rlstore/rlstore/api"
+	"github.com/rlstore/rlstore/limiter"
+)
+
+// Doer decides batches: a [limiter.Limiter].
+type Doer interface {
+	Do(ctx context.Context, b *api.Batch, o limiter.Options) (reply []byte, err error)
+}
+
+// Condition guards an edit of a policy. Its zero value guards nothing.
+type Condition struct {
+	IfMatch   *uint64 // the policy exists and has this revision
+	AnyMatch  bool    // If-Match: * - the policy exists
+	NoneMatch bool    // If-None-Match: * - the policy does not exist
+}
+
+// PutResult tells what became of a policy that was put.
+type PutResult struct {
+	Policy    api.Policy // as stored, with its revision
+	Created   bool
+	Unchanged bool // the stored document was the same; its revision stays
+}
+
+// Policies is the catalog. Its errors are problems: [api.UnknownPolicy] of what
+// does not exist, [api.RevisionConflict] of a condition that failed.
+type Policies interface {
+	Get(name string) (api.Policy, bool)
+	List() api.PolicyList // sorted by name
+	Put(ctx context.Context, p api.Policy, cond Condition) (PutResult, error)
+	Delete(ctx context.Context, name string, cond Condition) error
+}
+
+// Check is one condition of readiness.
+type Check struct {
+	Name   string
+	OK     bool
+	Detail string // why not, if not OK
+}
+
+// Config is what the edge serves. Limiter, Policies, Cluster and Ready are
+// required.
+type Config struct {
+	Limiter  Doer
+	Policies Policies
+	Cluster  func() api.Cluster
+	Ready    func() []Check
+
+	// StalePeek answers a batch of one peek from this node's own replica, and
+	// tells how old the answer may be. Nil refuses stale peeks.
+	StalePeek func(ctx context.Context, b *api.Batch) (reply []byte, age time.Duration, err error)
+	// SlotMapVersion is the version that binary answers tell; nil tells none.
+	SlotMapVersion func() uint64
+
+	Version     api.Version
+	AllowInline bool // of limits in requests; the limiter's own setting decides
+
+	Metrics    http.Handler          // serves /metrics; nil is an empty page
+	Registerer prometheus.Registerer // of the edge's own metrics; nil keeps them to itself
+	Logger     *slog.Logger          // nil is slog.Default()
+
+	// RequestTimeout bounds the work for one request; 0 is 5 s, in which an
+	// election of a second or two fits and a caller has not yet given up.
+	RequestTimeout time.Duration
+	// MaxInFlight bounds the requests being worked on; one more is answered
+	// with overloaded at once. Probes, metrics and the version do not count.
+	// 0 is 4096: more could not be answered in time.
+	MaxInFlight int
+}
+
+func (c Config) withDefaults() Config {
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if c.RequestTimeout == 0 {
+		c.RequestTimeout = 5 * time.Second
+	}
+	if c.MaxInFlight == 0 {
+		c.MaxInFlight = 4096
+	}
+	if c.Metrics == nil {
+		c.Metrics = http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
+	}
+	return c
+}
+
+// Server returns an HTTP server for handler with every timeout set, so that no
+// connection, half-open or slow, holds memory for longer than a minute or two.
+// The caller sets what else it needs, listens and shuts down.
+func Server(handler http.Handler, addr string, logger *slog.Logger) *http.Server {
+	return &http.Server{
+		Addr:    addr,
+		Handler: handler,
+		// Headers fit into one packet or two; who needs longer is stalled.
+		ReadHeaderTimeout: 5 * time.Second,
+		// The largest body, 4 MiB, over a line of 2 Mbit/s.
+		ReadTimeout: 20 * time.Second,
+		// From the end of the headers: the body, the work and the answer.
+		WriteTimeout: 40 * time.Second,
+		// Above the 90 s for which Go's own client keeps an idle connection,
+		// so that it is the client that closes and no request meets a closing
+		// connection.
+		IdleTimeout: 2 * time.Minute,
+		// All that the API needs is far below; the default is 1 MiB.
+		MaxHeaderBytes: 32 << 10,
+		ErrorLog:       slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+	}
+}
