@@ -1,0 +1,33 @@
+// Package policy reads policy documents: it checks them, fills in their
+// defaults, and turns them into the plain numbers that state machines apply.
+// It is pure: no clock, no network, no state.
+//
+// # Documents
+//
+// A document is YAML or JSON, which is YAML too. [Parse] reports every error in
+// it at once, each with its line, its path and what to do about it. Nothing is
+// accepted and then ignored, with one exception: a document may carry
+// "revision", as what the server returns does, so that the answer to a GET can
+// be edited and PUT back; the server counts revisions itself and sets it anew.
+//
+// A document that [Parse] accepted is normalized: every default is written out,
+// so equal policies are equal values.
+//
+//	field           default         values
+//	name            the address's   [a-z0-9][a-z0-9._-]{0,63}, or two of them as ns/name
+//	limits          required        1 to 16
+//	mode            strict          strict
+//	on_unavailable  closed          closed
+//	enforcement     enforce         enforce
+//	revision        ignored         any
+//
+//	of a limit      default         values
+//	name            "default" if it is the only one, else "limit-1" for the first, …
+//	algorithm       token_bucket    token_bucket
+//	rate            required        1 to 2^31-1, and at most 10^9 a second
+//	per             required        duration, 1ms to 8784h (366 days)
+//	burst           rate            1 to 2^31-1
+//
+// YAML's anchors, aliases, tags and merge keys are refused: a policy should
+// read the same to everyone. Documents are bounded ([MaxDocument]).
+package policy

@@ -1,0 +1,40 @@
+package policy
+
+import (
+	"strings"
+
+	"github.com/rlstore/rlstore/api"
+)
+
+const nameRule = "it needs 1 to 64 of a-z, 0-9, '.', '_' and '-', and begins with a letter or a digit"
+
+// CheckName says what is wrong with a policy's name, with or without a
+// namespace, as an [api.InvalidRequest] problem, or returns nil.
+func CheckName(name string) error {
+	if !validName(name) {
+		return api.NewProblem(api.InvalidRequest, "the policy name %s is not valid: %s; one namespace of the same form and a '/' may precede it", quote(name), nameRule)
+	}
+	return nil
+}
+
+func validName(name string) bool {
+	if ns, rest, ok := strings.Cut(name, "/"); ok {
+		return validPart(ns) && validPart(rest)
+	}
+	return validPart(name)
+}
+
+// validPart matches [a-z0-9][a-z0-9._-]{0,63}.
+func validPart(s string) bool {
+	if len(s) == 0 || len(s) > 64 {
+		return false
+	}
+	for i := range len(s) {
+		c := s[i]
+		alnum := c >= 'a' && c <= 'z' || c >= '0' && c <= '9'
+		if !alnum && (i == 0 || c != '.' && c != '_' && c != '-') {
+			return false
+		}
+	}
+	return true
+}
