@@ -32,6 +32,9 @@ func encode(t testing.TB, h Header, records ...record) []byte {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
+	if w.Size() != int64(buf.Len()) {
+		t.Fatalf("size %d of a file of %d bytes", w.Size(), buf.Len())
+	}
 	return buf.Bytes()
 }
 

@@ -69,6 +69,7 @@ type Writer struct {
 	buf    *bufio.Writer // to w and digest
 	digest hash.Hash     // of all that left buf
 	count  uint64        // records written
+	size   int64         // bytes written, those in buf included
 	err    error
 }
 
@@ -86,7 +87,7 @@ func NewWriter(w io.Writer, h Header) (*Writer, error) {
 	binary.LittleEndian.PutUint64(b[32:], h.TimeNS)
 	binary.LittleEndian.PutUint32(b[20:], headerCRC(&b))
 
-	sw := &Writer{w: w, digest: sha256.New()}
+	sw := &Writer{w: w, digest: sha256.New(), size: headerSize}
 	sw.buf = bufio.NewWriterSize(io.MultiWriter(w, sw.digest), bufferSize)
 	_, err := sw.buf.Write(b[:])
 	return sw, err
@@ -104,7 +105,7 @@ func (w *Writer) Record(typ uint8, payload []byte) error {
 	case len(payload) > MaxRecord:
 		w.err = fmt.Errorf("snapshot: a record of %d bytes; the most is %d", len(payload), MaxRecord)
 	default:
-		w.err = writeRecord(w.buf, typ, payload)
+		w.err = w.write(typ, payload)
 		w.count++
 	}
 	return w.err
@@ -122,7 +123,7 @@ func (w *Writer) Close() error {
 	footer := binary.LittleEndian.AppendUint64(nil, w.count)
 	footer = w.digest.Sum(footer)
 	w.buf.Reset(w.w) // the digest does not cover the footer
-	if w.err = writeRecord(w.buf, footerType, footer); w.err != nil {
+	if w.err = w.write(footerType, footer); w.err != nil {
 		return w.err
 	}
 	if w.err = w.buf.Flush(); w.err != nil {
@@ -132,14 +133,18 @@ func (w *Writer) Close() error {
 	return nil
 }
 
-func writeRecord(w *bufio.Writer, typ uint8, payload []byte) error {
+// Size returns the bytes of the file so far, those still in the buffer included.
+func (w *Writer) Size() int64 { return w.size }
+
+func (w *Writer) write(typ uint8, payload []byte) error {
 	var h [recordHeadSize]byte
 	binary.LittleEndian.PutUint32(h[:], uint32(typ)|uint32(len(payload))<<8)
 	binary.LittleEndian.PutUint32(h[4:], recordCRC(h[:4], payload))
-	if _, err := w.Write(h[:]); err != nil {
+	w.size += int64(len(h) + len(payload))
+	if _, err := w.buf.Write(h[:]); err != nil {
 		return err
 	}
-	_, err := w.Write(payload)
+	_, err := w.buf.Write(payload)
 	return err
 }
 
