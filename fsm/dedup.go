@@ -2,15 +2,15 @@ package fsm
 
 import (
 	"encoding/binary"
-	"time"
 
 	"github.com/rlstore/rlstore/api"
 )
 
 // Bounds of the memory for request ids, each shard's.
 const (
-	// DedupWindow is how long a request id is remembered, in cluster time.
-	DedupWindow = 5 * time.Minute
+	// DedupWindow is how long a request id is remembered: 5 minutes of cluster
+	// time, in nanoseconds.
+	DedupWindow = 5 * 60 * 1_000_000_000
 	// MaxDedup is how many are remembered; one more and the oldest is forgotten.
 	MaxDedup = 1 << 18
 )
@@ -66,7 +66,7 @@ func fingerprint(op *api.Op, s *set, key uint64) uint64 {
 	return mix(mix(f^key) ^ uint64(op.Cost))
 }
 
-func expired(stamp, now uint64, window time.Duration) bool { return now-stamp >= uint64(window) }
+func expired(stamp, now, window uint64) bool { return now-stamp >= window }
 
 func (d *dedup) record(r *remembered) []byte { return d.chunks[r.chunk-d.first][r.off:] }
 

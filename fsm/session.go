@@ -3,20 +3,20 @@ package fsm
 import (
 	"bytes"
 	"slices"
-	"time"
 
 	"github.com/rlstore/rlstore/api"
 )
 
 // Bounds of the memory for client sessions, each shard's.
 const (
-	// SessionWindow is how long a session is kept after its last use, in
-	// cluster time. A retry that comes later is taken for a new session.
-	SessionWindow = 10 * time.Minute
+	// SessionWindow is how long a session is kept after its last use: 10
+	// minutes of cluster time, in nanoseconds. A retry that comes later is
+	// taken for a new session.
+	SessionWindow = 10 * 60 * 1_000_000_000
 	// MaxSessions is how many are kept. When there are as many, a new one takes
 	// the place of the least recently used, if that is idle for SessionIdle.
 	MaxSessions = 1 << 14
-	SessionIdle = 2 * time.Minute
+	SessionIdle = 2 * 60 * 1_000_000_000 // nanoseconds
 	// MaxSessionReplies is how many answers of one session are kept, and
 	// MaxSessionBytes how many bytes of answers of all sessions. A session that
 	// would go beyond gets overloaded until it acknowledges some.

@@ -103,7 +103,7 @@ func (c *Capture) Release() {
 
 // WriteTo writes the snapshot. It may run while the machine applies.
 func (c *Capture) WriteTo(w io.Writer) (int64, error) {
-	count := &countingWriter{w: w}
+	count := &bytesWritten{w: w}
 	sw, err := snapshot.NewWriter(count, snapshot.Header{
 		Kind: snapshot.KindBuckets, Version: contentVersion,
 		Shard: c.m.shard, Index: c.st.index, TimeNS: c.st.last,
@@ -117,12 +117,13 @@ func (c *Capture) WriteTo(w io.Writer) (int64, error) {
 	return count.n, sw.Close()
 }
 
-type countingWriter struct {
+// bytesWritten counts what goes through to w.
+type bytesWritten struct {
 	w io.Writer
 	n int64
 }
 
-func (c *countingWriter) Write(b []byte) (int, error) {
+func (c *bytesWritten) Write(b []byte) (int, error) {
 	n, err := c.w.Write(b)
 	c.n += int64(n)
 	return n, err
