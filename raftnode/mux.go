@@ -54,6 +54,7 @@ type Mux struct {
 	handshakes chan struct{}  // a token for each handshake under way
 	tasks      sync.WaitGroup // added to under mu, while not closed
 	tick       time.Duration  // callTick, but in tests
+	patience   time.Duration  // helloTimeout, but in tests
 
 	warnings   *rate.Limiter
 	suppressed atomic.Uint64 // warnings since the last one that was logged
@@ -75,6 +76,7 @@ func NewMux(ln net.Listener, advertise string, ident func() Identity, log *slog.
 		ctx: ctx, cancel: cancel,
 		handshakes: make(chan struct{}, maxHandshakes),
 		tick:       callTick,
+		patience:   helloTimeout,
 		warnings:   rate.NewLimiter(rate.Every(time.Second), 5),
 		conns:      make(map[net.Conn]struct{}),
 		groups:     make(map[uint32]*groupLayer),
@@ -224,7 +226,7 @@ func (m *Mux) welcome(conn net.Conn) (hello, *groupLayer, error) {
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		tcp.SetKeepAliveConfig(keepAlive)
 	}
-	conn.SetDeadline(time.Now().Add(helloTimeout))
+	conn.SetDeadline(time.Now().Add(m.patience))
 	remote := conn.RemoteAddr().String()
 	h, err := readHello(conn)
 	var version helloVersionError
@@ -297,7 +299,7 @@ func (m *Mux) refuse(conn net.Conn, status byte, message string) {
 // dial connects to a node and does the dialling side of the handshake. ctx must
 // descend from m.ctx. The connection is tracked.
 func (m *Mux) dial(ctx context.Context, addr string, h hello) (net.Conn, error) {
-	d := net.Dialer{Timeout: helloTimeout, KeepAliveConfig: keepAlive}
+	d := net.Dialer{Timeout: m.patience, KeepAliveConfig: keepAlive}
 	conn, err := d.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
@@ -305,15 +307,15 @@ func (m *Mux) dial(ctx context.Context, addr string, h hello) (net.Conn, error) 
 	if err := m.track(conn); err != nil {
 		return nil, err
 	}
-	if err := greet(ctx, conn, addr, h); err != nil {
+	if err := m.greet(ctx, conn, addr, h); err != nil {
 		m.drop(conn)
 		return nil, err
 	}
 	return conn, nil
 }
 
-func greet(ctx context.Context, conn net.Conn, addr string, h hello) error {
-	deadline := time.Now().Add(helloTimeout)
+func (m *Mux) greet(ctx context.Context, conn net.Conn, addr string, h hello) error {
+	deadline := time.Now().Add(m.patience)
 	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
 		deadline = d
 	}

@@ -78,6 +78,9 @@ func (m *Mux) Call(ctx context.Context, addr string, method uint8, payload []byt
 	if len(payload) > maxPayload {
 		return nil, api.NewProblem(api.PayloadTooLarge, "a call of %d bytes to a node; at most %d are possible", len(payload), maxPayload)
 	}
+	if err := ctx.Err(); err != nil {
+		return nil, callError(addr, ErrNotSent, err)
+	}
 	p := m.peer(addr)
 	var broken error
 	for range 3 {
@@ -133,13 +136,19 @@ func (p *peer) connect(ctx context.Context) (*callConn, error) {
 		ident := p.mux.ident()
 		p.mu.Lock()
 		if c := p.conn; c != nil {
-			if c.as == ident && c.usable() {
+			err := c.usable()
+			switch {
+			case err == nil && c.as == ident:
 				p.mu.Unlock()
 				return c, nil
+			case err == nil:
+				// With another identity, the peer would take our calls for those
+				// of a node that we no longer are.
+				c.retire()
+			case dialed:
+				p.mu.Unlock()
+				return nil, err // it broke at once
 			}
-			// With another identity, the peer would take our calls for those of
-			// a node that we no longer are.
-			c.retire()
 			p.conn = nil
 		}
 		if p.failure != nil && (dialed || time.Since(p.failed) < redialPause) {
@@ -230,10 +239,14 @@ type callConn struct {
 
 var errRetired = errors.New("the connection was greeted under another identity")
 
-func (c *callConn) usable() bool {
+// usable returns why the connection takes no calls, nil if it does.
+func (c *callConn) usable() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.err == nil && !c.retired
+	if c.err == nil && c.retired {
+		return errRetired
+	}
+	return c.err
 }
 
 // enqueue gives a call to the writer; after an error it is not sent.

@@ -30,10 +30,14 @@ type groupLayer struct {
 func (g *groupLayer) Accept() (net.Conn, error) {
 	select {
 	case c := <-g.accepted:
-		return c, nil
+		select {
+		case <-g.done: // c is closed
+		default:
+			return c, nil
+		}
 	case <-g.done:
-		return nil, net.ErrClosed
 	}
+	return nil, net.ErrClosed
 }
 
 // Dial connects to the same group on the node at address.
@@ -64,7 +68,7 @@ func (g *groupLayer) offer(conn net.Conn) {
 		g.mux.drop(conn)
 		return
 	}
-	t := time.NewTimer(helloTimeout)
+	t := time.NewTimer(g.mux.patience)
 	defer t.Stop()
 	select {
 	case g.accepted <- c:
