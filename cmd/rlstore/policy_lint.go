@@ -1,0 +1,90 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rlstore/rlstore/api"
+	"github.com/rlstore/rlstore/policy"
+)
+
+// readFile reads a file, or standard input for "-".
+func (a *app) readFile(path string) ([]byte, error) {
+	if path == "-" {
+		return io.ReadAll(a.in)
+	}
+	return os.ReadFile(path)
+}
+
+// linted is one file's part of the answer.
+type linted struct {
+	File     string           `json:"file"`
+	Policies []string         `json:"policies"`
+	Errors   []api.FieldError `json:"errors"`
+}
+
+func newPolicyLint(a *app) *cobra.Command {
+	var files []string
+	cmd := &cobra.Command{
+		Use:   "lint FILE...",
+		Short: "Check files of policies without a server; - is standard input",
+		RunE: func(_ *cobra.Command, args []string) error {
+			files = append(files, args...)
+			if len(files) == 0 {
+				return usagef("lint needs a FILE")
+			}
+			return runPolicyLint(a, files)
+		},
+	}
+	cmd.Flags().StringArrayVarP(&files, "file", "f", nil, "`file` of policies; may be repeated")
+	return cmd
+}
+
+func runPolicyLint(a *app, files []string) error {
+	var answer []linted
+	faults := 0
+	for _, path := range files {
+		text, err := a.readFile(path)
+		if err != nil {
+			return err
+		}
+		docs, errs := policy.ParseAll(text)
+		l := linted{File: path, Policies: []string{}, Errors: []api.FieldError{}}
+		for _, d := range docs {
+			l.Policies = append(l.Policies, d.Policy.Name)
+		}
+		l.Errors = append(l.Errors, errs...)
+		a.explain(path, errs)
+		faults += len(errs)
+		answer = append(answer, l)
+	}
+	err := a.print(map[string]any{"files": answer}, func(w io.Writer) {
+		for _, l := range answer {
+			if len(l.Errors) == 0 {
+				row(w, l.File, fmt.Sprintf("%d good %s", len(l.Policies), plurals(len(l.Policies), "policy", "policies")))
+			}
+		}
+	})
+	if faults > 0 {
+		err = errors.Join(err, fmt.Errorf("%d %s", faults, plurals(faults, "error", "errors")))
+	}
+	return err
+}
+
+// explain writes errors of a file as file:line: path: what is wrong.
+func (a *app) explain(file string, errs []api.FieldError) {
+	for _, e := range errs {
+		place := file
+		if e.Line > 0 {
+			place = fmt.Sprintf("%s:%d", file, e.Line)
+		}
+		if e.Path != "" {
+			place += ": " + e.Path
+		}
+		fmt.Fprintf(a.err, "%s: %s\n", place, e.Message)
+	}
+}

@@ -1,0 +1,44 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rlstore/rlstore/api"
+)
+
+func newPolicyList(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List all policies",
+		Args:  between(0, 0),
+		RunE:  func(cmd *cobra.Command, _ []string) error { return runPolicyList(cmd, a) },
+	}
+}
+
+func runPolicyList(cmd *cobra.Command, a *app) error {
+	c, err := a.connect()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	list, err := c.Policies(cmd.Context())
+	if err != nil {
+		return err
+	}
+	return a.print(list, func(w io.Writer) { writePolicies(w, list.Policies) })
+}
+
+func writePolicies(w io.Writer, policies []api.Policy) {
+	row(w, "NAME", "REVISION", "MODE", "LIMITS")
+	for _, p := range policies {
+		var limits []string
+		for _, l := range p.Limits {
+			limits = append(limits, fmt.Sprintf("%s: %d per %s, burst %d", l.Name, l.Rate, l.Per, l.Burst))
+		}
+		row(w, p.Name, p.Revision, p.Mode, strings.Join(limits, "; "))
+	}
+}
