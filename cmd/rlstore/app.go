@@ -49,7 +49,7 @@ and a lost machine neither forgets nor charges twice.
 
 Exit codes: 0 done or allowed, 10 denied, 11 unavailable and nothing applied,
 12 outcome unknown, 2 wrong usage, 1 anything else. Data goes to stdout, prose to
-stderr. Every flag may be set in the environment: --http-addr is RLSTORE_HTTP_ADDR.`,
+stderr. The flags below may be set in the environment too, as RLSTORE_ENDPOINTS.`,
 		SilenceErrors: true, // run reports them
 		SilenceUsage:  true,
 		Args:          noSuchCommand,

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/rlstore/rlstore/api"
 	"github.com/rlstore/rlstore/client"
@@ -67,7 +69,12 @@ func sentence(err error) string {
 	var p *api.Problem
 	refused := !errors.Is(err, client.ErrOutcomeUnknown) && !errors.Is(err, client.ErrUnavailable)
 	if !refused || !errors.As(err, &p) {
-		return err.Error()
+		text := err.Error()
+		if !refused { // one sentence, though the client may join what it met on the way
+			text = strings.NewReplacer("\n", "; ", context.DeadlineExceeded.Error(), "the time is over").Replace(text)
+			text = strings.TrimPrefix(text, "rlstore is ")
+		}
+		return text
 	}
 	text := p.Detail
 	if text == "" {

@@ -79,7 +79,11 @@ func (g *globals) connect() (*client.Client, error) {
 		}
 		opts = append(opts, client.WithTLS(conf))
 	}
-	c, err := client.New(g.endpoints, opts...)
+	endpoints := make([]string, len(g.endpoints))
+	for i, e := range g.endpoints {
+		endpoints[i] = strings.TrimSpace(e)
+	}
+	c, err := client.New(endpoints, opts...)
 	if err != nil {
 		return nil, &usageError{fmt.Errorf("--endpoints: %w", err)}
 	}
