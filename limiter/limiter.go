@@ -49,6 +49,7 @@ type Log interface {
 type Config struct {
 	Catalog     Catalog
 	Log         Log
+	Replicas    Replicas     // nil refuses stale peeks
 	AllowInline bool         // serve limits written into requests; the same on every node
 	Logger      *slog.Logger // nil is slog.Default()
 	Metrics     Observer     // nil counts nothing
@@ -58,6 +59,7 @@ type Config struct {
 type Limiter struct {
 	catalog     Catalog
 	log         Log
+	replicas    Replicas
 	allowInline bool
 	logger      *slog.Logger
 	metrics     Observer
@@ -68,7 +70,7 @@ type Limiter struct {
 // New returns a limiter. It starts no goroutine and needs no closing.
 func New(c Config) *Limiter {
 	l := &Limiter{
-		catalog: c.Catalog, log: c.Log, allowInline: c.AllowInline,
+		catalog: c.Catalog, log: c.Log, replicas: c.Replicas, allowInline: c.AllowInline,
 		logger: c.Logger, metrics: c.Metrics,
 		inline: newGenerations[*policy.Set](inlineCache),
 		guard:  newGuard(guardIDs),
@@ -122,8 +124,14 @@ func (l *Limiter) decide(ctx context.Context, pl *plan, o Options) ([]byte, erro
 	if len(pl.works) == 1 {
 		w := pl.works[0]
 		reply, err := l.send(ctx, w, o)
-		if err != nil || pl.whole() {
-			return reply, err
+		if err == nil && pl.batch.Atomic {
+			err = refusedWhole(reply)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if pl.whole() {
+			return reply, nil
 		}
 		w.reply = reply
 		return merge(pl), nil
@@ -164,4 +172,21 @@ func (l *Limiter) Forwarded(ctx context.Context, shard uint32, batch []byte) ([]
 		w.reply = reply
 	}
 	return merge(pl), nil
+}
+
+// refusedWhole is the error of an atomic batch that the state machine refused:
+// it answers every operation with an error then, or none.
+func refusedWhole(reply []byte) error {
+	r, err := api.DecodeReply(reply)
+	if err != nil {
+		return api.NewProblem(api.OutcomeUnknown, "%v", err)
+	}
+	var res api.Result
+	if ok, err := r.Next(&res); err != nil || !ok {
+		return api.NewProblem(api.OutcomeUnknown, "an answer without results: %v", err)
+	}
+	if res.Status != api.StatusError {
+		return nil
+	}
+	return api.NewProblem(res.Code, "%s", res.Detail)
 }

@@ -1,7 +1,6 @@
 package limiter
 
 import (
-	"sync"
 	"sync/atomic"
 
 	"github.com/rlstore/rlstore/api"
@@ -33,21 +32,11 @@ type Part struct {
 	signal chan struct{} // capacity 1: Done never blocks
 }
 
-var parts = sync.Pool{New: func() any { return &Part{signal: make(chan struct{}, 1)} }}
-
+// newPart makes a part. Parts are not pooled: one that was withdrawn or given up
+// stays in the log's hands for as long as the log likes, and one a batch costs
+// nothing beside its commit.
 func newPart(b *api.Batch, sets []*policy.Set) *Part {
-	p := parts.Get().(*Part)
-	p.batch, p.sets = b, sets
-	p.state.Store(partQueued)
-	return p
-}
-
-// recycle gives p back to the pool. Only the receiver of the signal may call
-// it: a part that was withdrawn or abandoned may still be in the log's hands,
-// and is left to the garbage collector.
-func (p *Part) recycle() {
-	p.batch, p.sets, p.reply, p.err = nil, nil, nil, nil
-	parts.Put(p)
+	return &Part{batch: b, sets: sets, signal: make(chan struct{}, 1)}
 }
 
 // Batch returns the operations; their policies index Sets.

@@ -59,7 +59,7 @@ func (l *Limiter) plan(b *api.Batch) (*plan, error) {
 			return nil, api.NewProblem(api.InvalidRequest, "request %d is malformed: %v", i, err)
 		}
 		var it item
-		if it.bad = l.check(&op, sets, unresolved); it.bad == nil {
+		if it.bad = l.check(&op, b.Atomic, sets, unresolved); it.bad == nil {
 			it.shard = l.catalog.Route(api.Slot(op.Key))
 		} else if b.Atomic {
 			return nil, inItem(i, it.bad)
@@ -134,12 +134,18 @@ func (l *Limiter) resolveRef(ref *api.PolicyRef) (*policy.Set, *api.Problem) {
 }
 
 // check says why an operation must not reach a log, or returns nil.
-func (l *Limiter) check(op *api.Op, sets []*policy.Set, unresolved []*api.Problem) *api.Problem {
+func (l *Limiter) check(op *api.Op, atomic bool, sets []*policy.Set, unresolved []*api.Problem) *api.Problem {
 	if op.Policy >= len(sets) {
 		return api.NewProblem(api.InvalidRequest, "policy %d of %d", op.Policy, len(sets))
 	}
 	if err := op.Check(); err != nil {
 		return api.AsProblem(err)
+	}
+	if op.RequestID != "" && op.Kind != api.Take && op.Kind != api.Refund {
+		return api.NewProblem(api.InvalidRequest, "a %s takes no request_id", op.Kind)
+	}
+	if atomic && op.Kind != api.Take {
+		return api.NewProblem(api.InvalidRequest, "an atomic batch holds takes only, not a %s", op.Kind)
 	}
 	if unresolved != nil && unresolved[op.Policy] != nil {
 		return unresolved[op.Policy]
@@ -154,10 +160,10 @@ func (l *Limiter) check(op *api.Op, sets []*policy.Set, unresolved []*api.Proble
 }
 
 // repeatable tells that the state machine recognises a repetition of op, or
-// that one does no harm. A reset has neither: the second would also forget what
+// that one does no harm. A reset is neither: the second would also forget what
 // was taken after the first.
 func repeatable(op *api.Op) bool {
-	return op.Kind == api.Peek || op.RequestID != "" && op.Kind != api.Reset
+	return op.Kind == api.Peek || op.RequestID != ""
 }
 
 // inItem is p with the index of the operation that it is about.

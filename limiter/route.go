@@ -55,7 +55,7 @@ func (l *Limiter) send(ctx context.Context, w *work, o Options) ([]byte, error) 
 			again = p.Outcome == api.NotApplied
 		case api.OutcomeUnknown:
 			unknown = p
-			again = w.idempotent
+			again = w.idempotent && p.Retryable
 		}
 		if !again || !pause(ctx, wait) {
 			return nil, l.final(w, p, unknown, o)
@@ -105,7 +105,9 @@ func (l *Limiter) attempt(ctx context.Context, w *work, o Options) (reply []byte
 	case len(reply) < 8 || int(binary.LittleEndian.Uint32(reply[4:])) != w.batch.N:
 		// The stored answer to a session's number that stood for another batch
 		// then, or a peer that is out of its mind.
-		return nil, api.NewProblem(api.OutcomeUnknown, "shard %d answered another number of operations", w.shard), false
+		p = api.NewProblem(api.OutcomeUnknown, "shard %d answered another number of operations than it was sent", w.shard)
+		p.Retryable = false // it would answer the same again
+		return nil, p, false
 	case disowned(reply):
 		p = l.notLeader(w.shard, leader)
 		p.Detail = "the slots have moved to another shard"
@@ -132,12 +134,10 @@ func (l *Limiter) submit(ctx context.Context, w *work) ([]byte, *api.Problem) {
 			return nil, api.NewProblem(api.OutcomeUnknown, "the deadline passed while shard %d was committing it", w.shard)
 		}
 	}
-	reply, err := part.reply, part.err
-	part.recycle()
-	if err != nil {
-		return nil, asProblem(err)
+	if part.err != nil {
+		return nil, asProblem(part.err)
 	}
-	return reply, nil
+	return part.reply, nil
 }
 
 // forward sends w over one hop to the peer that leads its shard.
