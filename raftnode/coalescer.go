@@ -50,9 +50,9 @@ const (
 // order. Batches grow by themselves as the disk gets slower.
 type coalescer struct {
 	group   uint32
-	raft    *raft.Raft
+	log     proposer
 	time    *Timekeeper
-	machine *fsm.Buckets
+	buckets func() int // live ones, for the tick
 	metrics *groupMetrics
 
 	mu       sync.Mutex // guards the next five
@@ -68,6 +68,11 @@ type coalescer struct {
 	done  sync.WaitGroup
 }
 
+// proposer is the part of *raft.Raft that a coalescer uses.
+type proposer interface {
+	Apply(entry []byte, enqueue time.Duration) raft.ApplyFuture
+}
+
 // proposedEntry is an entry with Raft. It owns its proposals.
 type proposedEntry struct {
 	future    raft.ApplyFuture
@@ -75,9 +80,9 @@ type proposedEntry struct {
 	start     time.Time
 }
 
-func newCoalescer(group uint32, r *raft.Raft, t *Timekeeper, m *fsm.Buckets, gm *groupMetrics) *coalescer {
+func newCoalescer(group uint32, log proposer, t *Timekeeper, buckets func() int, gm *groupMetrics) *coalescer {
 	c := &coalescer{
-		group: group, raft: r, time: t, machine: m, metrics: gm,
+		group: group, log: log, time: t, buckets: buckets, metrics: gm,
 		wake:  make(chan struct{}, 1),
 		calls: make(chan proposedEntry, maxInFlight),
 		stop:  make(chan struct{}),
@@ -254,13 +259,13 @@ func (c *coalescer) sealOne(w *fsm.EntryWriter) bool {
 	entry := w.Seal(c.time.Now())
 	c.metrics.entry(len(entry), ops)
 	start := time.Now()
-	c.calls <- proposedEntry{c.raft.Apply(entry, enqueueTimeout), sealed, start}
+	c.calls <- proposedEntry{c.log.Apply(entry, enqueueTimeout), sealed, start}
 	return true
 }
 
 // proposeTick moves the sweep on while nothing else does.
 func (c *coalescer) proposeTick() {
-	if c.machine.Stats().Buckets == 0 {
+	if c.buckets() == 0 {
 		return
 	}
 	c.mu.Lock()
@@ -270,7 +275,7 @@ func (c *coalescer) proposeTick() {
 	}
 	c.mu.Unlock()
 	if ok {
-		c.calls <- proposedEntry{c.raft.Apply(fsm.EncodeTick(c.time.Now()), enqueueTimeout), nil, time.Now()}
+		c.calls <- proposedEntry{c.log.Apply(fsm.EncodeTick(c.time.Now()), enqueueTimeout), nil, time.Now()}
 	}
 }
 

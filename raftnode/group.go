@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 
 	"github.com/rlstore/rlstore/fsm"
@@ -110,7 +111,7 @@ func (n *Node) openGroup(id uint32, first *raft.Configuration) (_ *group, err er
 		return nil, fmt.Errorf("start group %d: %w", id, err)
 	}
 	if g.buckets != nil {
-		g.coalescer = newCoalescer(id, g.raft, g.time, g.buckets, g.metrics)
+		g.coalescer = newCoalescer(id, g.raft, g.time, func() int { return g.buckets.Stats().Buckets }, g.metrics)
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	g.stop = stop
@@ -127,7 +128,7 @@ const (
 )
 
 // config gives every setting with a reason beside it; see also docs/raft.md.
-func (g *group) config(n *Node, hlog *slogbridge.Logger) *raft.Config {
+func (g *group) config(n *Node, hlog hclog.Logger) *raft.Config {
 	c := raft.DefaultConfig()
 	c.LocalID = raft.ServerID(n.cfg.NodeID)
 	c.Logger = hlog
@@ -163,28 +164,42 @@ func (a addressProvider) ServerAddr(id raft.ServerID) (raft.ServerAddress, error
 // follow watches the group's leadership. It reads LeaderCh at once, always;
 // true after true means that it was lost and won again.
 func (g *group) follow(ctx context.Context, n *Node) {
-	cancel := func() {}
-	var wait sync.WaitGroup
-	defer func() { cancel(); wait.Wait() }()
+	var r reign
+	defer r.end()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case lead := <-g.raft.LeaderCh():
-			cancel()
-			wait.Wait()
+			r.end()
 			g.leading.Store(false)
 			if g.coalescer != nil {
 				g.coalescer.setOpen(false)
 			}
 			g.metrics.leadership(lead)
-			cancel = func() {}
 			if lead {
-				var reign context.Context
-				reign, cancel = context.WithCancel(ctx)
-				wait.Go(func() { g.lead(reign, n) })
+				r.begin(ctx, func(ctx context.Context) { g.lead(ctx, n) })
 			}
 		}
+	}
+}
+
+// reign is what runs during one leadership.
+type reign struct {
+	cancel context.CancelFunc
+	done   sync.WaitGroup
+}
+
+func (r *reign) begin(ctx context.Context, f func(context.Context)) {
+	ctx, r.cancel = context.WithCancel(ctx)
+	r.done.Go(func() { f(ctx) })
+}
+
+// end stops it and waits; there may be none.
+func (r *reign) end() {
+	if r.cancel != nil {
+		r.cancel()
+		r.done.Wait()
 	}
 }
 
@@ -217,12 +232,12 @@ func (g *group) establish(n *Node) error {
 	if err := g.raft.Barrier(enqueueTimeout).Error(); err != nil {
 		return err
 	}
-	stamp, index := g.machine.Last()
+	stamp, index := g.machine.last()
 	g.time.Lead(index, stamp)
 	var birth []byte
 	if g.id == 0 {
 		birth = n.catalogBirth(g.time.Now())
-	} else if g.buckets.SlotMapVersion() == 0 {
+	} else if g.buckets.Stats().SlotsFrom == 0 {
 		view := n.catalog.View()
 		if view.SlotMapVersion() == 0 {
 			return errors.New("the catalog has no slot map yet")

@@ -16,44 +16,42 @@ type capture interface {
 	Release()
 }
 
-// stateMachine is what the two machines of package fsm have in common.
-type stateMachine interface {
-	// Last is the stamp and the index of the last applied command.
-	Last() (stamp, index uint64)
-	Restore(r io.Reader) error
-}
-
 // machine gives a state machine the methods that Raft wants, so that they stay
 // off the domain type.
 type machine struct {
-	stateMachine
-	group   uint32
-	apply   func(index uint64, entry []byte) (any, error)
+	group uint32
+	apply func(index uint64, entry []byte) (any, error)
+	// last is the stamp and the index of the last applied command.
+	last    func() (stamp, index uint64)
 	capture func() capture
+	restore func(io.Reader) error
 	// fatal ends the process: a replica that can't apply an entry must not go
 	// on with another one.
 	fatal func(error)
-	// restored is called after a snapshot took the state's place.
-	restored func()
 }
 
 func bucketMachine(group uint32, m *fsm.Buckets, fatal func(error)) *machine {
 	return &machine{
-		stateMachine: m, group: group, fatal: fatal,
+		group: group, fatal: fatal, restore: m.Restore,
 		apply:   func(i uint64, e []byte) (any, error) { return m.Apply(i, e) },
+		last:    func() (stamp, index uint64) { s := m.Stats(); return s.Stamp, s.Index },
 		capture: func() capture { return m.Capture() },
 	}
 }
 
+// catalogMachine calls applied after every change of the catalog.
 func catalogMachine(m *fsm.Catalog, applied func(), fatal func(error)) *machine {
 	return &machine{
-		stateMachine: m, fatal: fatal, restored: applied,
+		fatal: fatal, last: m.Last,
 		apply: func(i uint64, e []byte) (any, error) {
-			res, err := m.Apply(i, e)
-			applied()
-			return res, err
+			defer applied()
+			return m.Apply(i, e)
 		},
 		capture: func() capture { return m.Capture() },
+		restore: func(r io.Reader) error {
+			defer applied()
+			return m.Restore(r)
+		},
 	}
 }
 
@@ -73,11 +71,8 @@ func (m *machine) Snapshot() (raft.FSMSnapshot, error) { return fsmSnapshot{m.ca
 // Restore implements raft.FSM.
 func (m *machine) Restore(r io.ReadCloser) error {
 	defer r.Close()
-	if err := m.stateMachine.Restore(r); err != nil {
+	if err := m.restore(r); err != nil {
 		return fmt.Errorf("group %d: restore a snapshot: %w", m.group, err)
-	}
-	if m.restored != nil {
-		m.restored()
 	}
 	return nil
 }

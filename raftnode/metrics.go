@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/rlstore/rlstore/fsm"
 )
 
 // Metrics is a node's consensus metrics, by shard; shard 0 is the catalog. It
@@ -119,9 +121,9 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 		gauge(descBytes, float64(st.Bytes))
 		gauge(descDedup, float64(st.DedupIDs))
 		gauge(descSessions, float64(st.Sessions))
-		counter(descDropped, uint64(st.Dropped))
-		for reason, count := range st.Resets {
-			counter(descResets, uint64(count), reason)
+		counter(descDropped, st.Dropped)
+		for reason := fsm.ResetNone + 1; reason < fsm.ResetReasons; reason++ {
+			counter(descResets, st.Resets[reason], reason.String())
 		}
 	}
 }

@@ -35,6 +35,10 @@ func (s shardLogs) Forward(ctx context.Context, nodeID string, shard uint32, bat
 	return s.node.Forward(ctx, nodeID, shard, batch)
 }
 
+func (s shardLogs) StalePeek(shard uint32, op api.Op, set *policy.Set) ([]byte, time.Duration, error) {
+	return s.node.StalePeek(shard, op, set)
+}
+
 // policies is the node's catalog for the HTTP API.
 type policies struct{ node *raftnode.Node }
 
@@ -66,16 +70,4 @@ func (p policies) Delete(ctx context.Context, name string, c httpapi.Condition) 
 		Name: name, IfMatch: c.IfMatch, AnyMatch: c.AnyMatch,
 	}})
 	return err
-}
-
-// stalePeek reads a bucket from this node's own copy.
-type stalePeek struct {
-	node *raftnode.Node
-	l    *limiter.Limiter
-}
-
-func (s stalePeek) peek(set *policy.Set, key string) (reply []byte, age time.Duration, err error) {
-	view := s.node.Catalog()
-	shard := view.Route(api.Slot(key))
-	return s.node.StalePeek(shard, api.Op{Kind: api.Peek, Key: key}, set)
 }

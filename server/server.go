@@ -108,23 +108,22 @@ func New(cfg Config, opts ...Option) (_ *Server, err error) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), s.node.Metrics())
-	observer := newDecisionMetrics(registry)
 	l := limiter.New(limiter.Config{
-		Catalog: catalog{s.node}, Log: shardLogs{s.node},
-		AllowInline: cfg.AllowInlineLimits, Logger: s.log, Metrics: observer,
+		Catalog: catalog{s.node}, Log: shardLogs{s.node}, Replicas: shardLogs{s.node},
+		AllowInline: cfg.AllowInlineLimits, Logger: s.log, Metrics: limiter.NewMetrics(registry),
 	})
 	front.limiter = l
 	close(front.open)
 	handler := httpapi.New(httpapi.Config{
 		Limiter: l, Policies: policies{s.node}, Cluster: s.node.Cluster,
-		Ready: s.checks, StalePeek: stalePeek{s.node, l}.peek,
+		Ready: s.checks, StalePeek: l.StalePeek,
 		Metrics:     promhttp.HandlerFor(registry, promhttp.HandlerOpts{}),
 		Registerer:  registry,
 		Version:     Version(),
 		AllowInline: cfg.AllowInlineLimits, Logger: s.log,
 		SlotMapVersion: func() uint64 { return s.node.Catalog().SlotMapVersion() },
 	})
-	s.http = httpapi.NewServer(handler, s.log)
+	s.http = httpapi.Server(handler, cfg.HTTPAddr, s.log)
 	return s, nil
 }
 

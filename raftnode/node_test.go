@@ -1,0 +1,369 @@
+package raftnode
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rlstore/rlstore/api"
+	"github.com/rlstore/rlstore/fsm"
+)
+
+// testCluster is nodes in this process, over loopback, with their real disks.
+type testCluster struct {
+	t     *testing.T
+	dir   string
+	addrs []string // of the nodes' ports
+	nodes []*Node
+}
+
+func (c *testCluster) config(i int) Config {
+	return Config{
+		NodeID: fmt.Sprintf("n%d", i+1), DataDir: filepath.Join(c.dir, fmt.Sprint(i)),
+		RaftAdvertise: c.addrs[i], HTTPAdvertise: fmt.Sprintf("http://127.0.0.1:%d", 10+i),
+		Shards: 2, Version: "test",
+		ElectionTimeout: 300 * time.Millisecond,
+		OnFatal:         func(err error) { c.t.Errorf("node %d: fatal: %v", i+1, err) },
+		OnForward: func(context.Context, uint32, []byte) ([]byte, error) {
+			return nil, api.NewProblem(api.NotLeader, "no front door")
+		},
+		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+	}
+}
+
+// listen takes node i's port, for the first time or again.
+func (c *testCluster) listen(i int) net.Listener {
+	c.t.Helper()
+	addr := "127.0.0.1:0"
+	if i < len(c.addrs) {
+		addr = c.addrs[i]
+	}
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if i == len(c.addrs) {
+		c.addrs = append(c.addrs, l.Addr().String())
+	}
+	return l
+}
+
+func (c *testCluster) open(cfg Config, l net.Listener) *Node {
+	c.t.Helper()
+	cfg.Listener = l
+	n, err := Open(cfg)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return n
+}
+
+// startCluster starts n nodes that bootstrap together.
+func startCluster(t *testing.T, n int) *testCluster {
+	t.Helper()
+	c := &testCluster{t: t, dir: t.TempDir(), nodes: make([]*Node, n)}
+	listeners := make([]net.Listener, n)
+	for i := range n {
+		listeners[i] = c.listen(i)
+	}
+	for i := range n {
+		cfg := c.config(i)
+		cfg.BootstrapExpect, cfg.Join = n, c.addrs
+		c.nodes[i] = c.open(cfg, listeners[i])
+	}
+	t.Cleanup(func() {
+		for i := range c.nodes {
+			c.close(i)
+		}
+	})
+	c.ready()
+	return c
+}
+
+func (c *testCluster) close(i int) {
+	if c.nodes[i] == nil {
+		return
+	}
+	if err := c.nodes[i].Close(); err != nil {
+		c.t.Errorf("close node %d: %v", i+1, err)
+	}
+	c.nodes[i] = nil
+}
+
+// ready waits until every running node passes its checks.
+func (c *testCluster) ready() {
+	c.t.Helper()
+	eventually(c.t, "every node is ready", func() bool {
+		for _, n := range c.nodes {
+			if n == nil {
+				continue
+			}
+			for _, check := range n.Ready() {
+				if !check.OK {
+					return false
+				}
+			}
+		}
+		return true
+	})
+}
+
+// leader returns the running node that leads and serves a shard.
+func (c *testCluster) leader(shard uint32) (int, *Node) {
+	c.t.Helper()
+	var at int
+	eventually(c.t, fmt.Sprintf("shard %d has a leader", shard), func() bool {
+		for i, n := range c.nodes {
+			if n != nil {
+				if _, local, _ := n.Leader(shard); local {
+					at = i
+					return true
+				}
+			}
+		}
+		return false
+	})
+	return at, c.nodes[at]
+}
+
+// keyOf returns a key that shard owns.
+func keyOf(n *Node, shard uint32) string {
+	for i := 0; ; i++ {
+		if k := fmt.Sprintf("key-%d", i); n.Catalog().Route(api.Slot(k)) == shard {
+			return k
+		}
+	}
+}
+
+// take carries one take through the log and returns its result.
+func take(t *testing.T, n *Node, shard uint32) (api.Result, error) {
+	t.Helper()
+	p := proposal(keyOf(n, shard))
+	n.Submit(shard, p)
+	p.wait(t)
+	if p.err != nil {
+		return api.Result{}, p.err
+	}
+	r, err := api.DecodeReply([]byte(p.reply))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var res api.Result
+	if ok, err := r.Next(&res); !ok || err != nil {
+		t.Fatalf("an empty reply: %v", err)
+	}
+	return res, nil
+}
+
+func mustTake(t *testing.T, n *Node, shard uint32) api.Result {
+	t.Helper()
+	res, err := take(t, n, shard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res
+}
+
+// Three nodes with the same flags make one cluster, decide through every shard,
+// and refuse on a follower as not applied.
+func TestThreeNodesFormOneCluster(t *testing.T) {
+	c := startCluster(t, 3)
+	id := c.nodes[0].ClusterID()
+	for _, n := range c.nodes {
+		if n.ClusterID() != id || id == "" {
+			t.Fatalf("cluster ids %q and %q", n.ClusterID(), id)
+		}
+		if got := n.Catalog().ClusterID; got != id {
+			t.Errorf("the catalog says cluster %q, want %q", got, id)
+		}
+	}
+	for shard := uint32(1); shard <= 2; shard++ {
+		at, leader := c.leader(shard)
+		for want := int64(9); want >= 0; want-- {
+			res := mustTake(t, leader, shard)
+			if res.Status != api.StatusAllowed || res.Limits[0].Remaining != want {
+				t.Fatalf("shard %d: %+v, want allowed with %d left", shard, res, want)
+			}
+		}
+		if res := mustTake(t, leader, shard); res.Status != api.StatusDenied {
+			t.Fatalf("shard %d: %+v, want denied", shard, res)
+		}
+		_, err := take(t, c.nodes[(at+1)%3], shard)
+		if p := api.AsProblem(err); err == nil || p.Code != api.NotLeader || p.Outcome != api.NotApplied {
+			t.Errorf("a follower of shard %d said %v", shard, err)
+		}
+	}
+}
+
+// A policy written through any node is seen by all once the write returns.
+func TestCatalogWriteIsSeenEverywhere(t *testing.T) {
+	c := startCluster(t, 3)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	for i := range 9 {
+		name := fmt.Sprintf("p%d", i)
+		_, err := c.nodes[i%3].ChangeCatalog(ctx, fsm.CatalogCommand{PutPolicy: &fsm.PutPolicy{Policy: api.Policy{
+			Name: name, Mode: "strict", OnUnavailable: "closed", Enforcement: "enforce",
+			Limits: []api.Limit{{Name: "default", Algorithm: "token_bucket", Rate: 1, Per: api.Duration(time.Second), Burst: 1}},
+		}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for j, n := range c.nodes {
+			if _, ok := n.Catalog().Policy(name); !ok {
+				t.Fatalf("node %d does not know %s after its write through node %d returned", j+1, name, i%3+1)
+			}
+		}
+	}
+}
+
+// A drained node leads nothing, and its state survives the restart of all.
+func TestDrainHandsOverAndNothingIsForgotten(t *testing.T) {
+	c := startCluster(t, 3)
+	at, leader := c.leader(1)
+	for range 4 {
+		mustTake(t, leader, 1)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := leader.Drain(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range leader.groupList() {
+		if g.leader() == leader.NodeID() {
+			t.Errorf("group %d is still led by the drained node", g.id)
+		}
+	}
+	c.close(at)
+	_, next := c.leader(1)
+	if res := mustTake(t, next, 1); res.Limits[0].Remaining != 5 {
+		t.Fatalf("after the hand-over %d are left, want 5", res.Limits[0].Remaining)
+	}
+	for i := range c.nodes {
+		c.close(i)
+	}
+	for i := range c.nodes {
+		cfg := c.config(i) // no --bootstrap-expect and no --join: the folder knows
+		cfg.NodeID = ""
+		c.nodes[i] = c.open(cfg, c.listen(i))
+	}
+	c.ready()
+	_, again := c.leader(1)
+	if res := mustTake(t, again, 1); res.Limits[0].Remaining != 4 {
+		t.Fatalf("after the restart of all %d are left, want 4", res.Limits[0].Remaining)
+	}
+}
+
+// A node with an empty folder joins as a new member, and gets its vote in every
+// group once it has caught up.
+func TestNewNodeJoins(t *testing.T) {
+	c := startCluster(t, 3)
+	_, leader := c.leader(1)
+	mustTake(t, leader, 1)
+	l := c.listen(3)
+	cfg := c.config(3)
+	cfg.Join = c.addrs[:1]
+	c.nodes = append(c.nodes, c.open(cfg, l))
+	eventually(t, "the fourth node votes in every group", func() bool {
+		groups := c.nodes[3].groupList()
+		for _, g := range groups {
+			if len(voterIDs(g)) != 4 {
+				return false
+			}
+		}
+		return groups != nil
+	})
+	if got := c.nodes[3].Cluster().Nodes; len(got) != 4 {
+		t.Errorf("the cluster lists %d nodes, want 4", len(got))
+	}
+}
+
+// A member that lost its folder has forgotten its votes, and is refused.
+func TestWipedMemberIsRefused(t *testing.T) {
+	c := startCluster(t, 3)
+	c.close(2)
+	if err := os.RemoveAll(filepath.Join(c.dir, "2")); err != nil {
+		t.Fatal(err)
+	}
+	fatal := make(chan error, 1)
+	cfg := c.config(2)
+	cfg.BootstrapExpect, cfg.Join = 3, c.addrs
+	cfg.OnFatal = func(err error) { fatal <- err }
+	c.nodes[2] = c.open(cfg, c.listen(2))
+	select {
+	case err := <-fatal:
+		if !strings.Contains(err.Error(), "forgotten its votes") {
+			t.Fatal(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("the wiped node was not refused")
+	}
+}
+
+// What is wrong with a data folder is said in one sentence, before anything
+// starts.
+func TestDataFolderOfSomebodyElse(t *testing.T) {
+	c := &testCluster{t: t, dir: t.TempDir()}
+	l := c.listen(0)
+	cfg := c.config(0)
+	cfg.BootstrapExpect = 1
+	c.nodes = []*Node{c.open(cfg, l)}
+	<-c.nodes[0].Formed()
+
+	try := func(cfg Config, want string) {
+		t.Helper()
+		other, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg.Listener = other
+		n, err := Open(cfg)
+		if err == nil {
+			n.Close()
+			t.Fatalf("it started; want %q", want)
+		}
+		if !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("it said %q; want one line with %q", err, want)
+		}
+		if _, err := other.Accept(); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("the listener was left open: %v", err)
+		}
+	}
+	try(cfg, "in use by another process")
+	c.close(0)
+	stranger := cfg
+	stranger.NodeID = "somebody"
+	try(stranger, "belongs to node n1")
+
+	file := filepath.Join(cfg.DataDir, "node.json")
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(s string) {
+		if err := os.WriteFile(file, []byte(s), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(strings.Replace(string(b), `"format": 1`, `"format": 9`, 1))
+	try(cfg, "format 9")
+	write(string(b[:len(b)/2]))
+	try(cfg, "damaged")
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	try(cfg, "no node.json")
+	write(string(b))
+	if err := os.RemoveAll(filepath.Join(cfg.DataDir, "groups", "001")); err != nil {
+		t.Fatal(err)
+	}
+	try(cfg, "log of group 1 is missing")
+}
