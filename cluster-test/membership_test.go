@@ -1,0 +1,162 @@
+package clustertest
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/rlstore/rlstore/api"
+)
+
+func TestLeadersAreSpreadEvenlyAlsoAfterARollingRestart(t *testing.T) {
+	c := shared(t)
+	c.spread(t)
+	for _, n := range c.nodes {
+		n.terminate(t)
+		n.start(t)
+		n.waitReady(t)
+	}
+	c.spread(t)
+}
+
+func TestAFourthNodeJoinsAndVotesInEveryGroup(t *testing.T) {
+	c := start(t, nil)
+	p := c.hundred(t, "joined")
+	h, cl := newHistory(p), c.client(t)
+	l := drive(t, cl, h, p.Name, []string{"k"}, 4)
+	l.flows(t, 20)
+
+	fourth := newNode(t, c.root, "n4", "--join="+c.nodes[0].raft+","+c.nodes[1].raft)
+	t.Cleanup(fourth.end)
+	old := c.nodes
+	c.nodes = append(c.nodes, fourth)
+	fourth.start(t)
+	fourth.waitReady(t)
+	eventually(t, "the fourth node is a voter of every group", func() error {
+		for _, n := range c.nodes {
+			s, err := n.status()
+			if err != nil {
+				return err
+			}
+			if len(s.Nodes) != 4 || len(s.Shards) != shards+1 {
+				return fmt.Errorf("%s knows %d nodes and %d shards", n.id, len(s.Nodes), len(s.Shards))
+			}
+			for _, shard := range s.Shards {
+				voters := 0
+				for _, m := range shard.Members {
+					if m.Voter {
+						voters++
+					}
+				}
+				if voters != 4 {
+					return fmt.Errorf("%s sees %d voters of shard %d", n.id, voters, shard.ID)
+				}
+			}
+		}
+		return nil
+	})
+	l.finish(t)
+	c.mustHaveSpent(t, h, p, "k", 100)
+	c.spread(t)
+
+	// It decides, writes policies, and its vote counts: with one of the old
+	// nodes down, three of four are still a majority.
+	q := fourth.put(t, "joined-late", 1, year, 100)
+	leader := c.leaderOf(t, "late")
+	if leader == fourth {
+		leader = old[0]
+	}
+	leader.kill(t)
+	hq := newHistory(q)
+	for i := range 120 {
+		called := hq.now()
+		d, err := cl.Take(context.Background(), q.Name, "late", 1)
+		if err != nil {
+			t.Fatalf("take %d: %v", i, err)
+		}
+		hq.taken(called, &d)
+	}
+	leader.start(t)
+	leader.waitReady(t)
+	c.mustHaveSpent(t, hq, q, "late", 100)
+}
+
+// TestAWipedNodeIsRefusedUnderItsOldID: a node that lost its disk has forgotten
+// its votes. It must not vote again under the same name.
+func TestAWipedNodeIsRefusedUnderItsOldID(t *testing.T) {
+	c := shared(t)
+	p := c.hundred(t, "wiped")
+	wiped := c.nodes[2]
+	for i, n := range c.nodes {
+		n.mustTake(t, api.TakeRequest{Policy: p.Name, Key: "k", Cost: cost(int64(10 + i))})
+	}
+	wiped.kill(t)
+	mustRename(t, wiped.dir, wiped.dir+".aside")
+	from := wiped.logSize()
+	wiped.start(t)
+	if code := wiped.exit(t); code != 1 {
+		t.Errorf("it ended with exit code %d, want 1", code)
+	}
+	oneSentence(t, wiped.logSince(t, from), "node n3 is a member of the cluster", "forgotten its votes", "--node-id")
+	if s := c.nodes[0].mustPeek(t, p.Name, "k"); s.Remaining != 67 {
+		t.Errorf("%d tokens left, want 67", s.Remaining)
+	}
+
+	// With its own folder it is welcome again.
+	mustRename(t, wiped.dir, wiped.dir+".wiped")
+	mustRename(t, wiped.dir+".aside", wiped.dir)
+	wiped.start(t)
+	wiped.waitReady(t)
+	if s := wiped.mustPeek(t, p.Name, "k"); s.Remaining != 67 {
+		t.Errorf("%d tokens left, want 67", s.Remaining)
+	}
+}
+
+// TestANodeOfAnotherClusterIsRefused points the --join of a node that has a
+// cluster of its own at this one.
+func TestANodeOfAnotherClusterIsRefused(t *testing.T) {
+	c := shared(t)
+	p := c.hundred(t, "strangers")
+	before, err := c.nodes[0].status()
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	stranger := newNode(t, c.root, "stranger", "--bootstrap-expect=1")
+	t.Cleanup(stranger.end)
+	stranger.start(t)
+	stranger.waitReady(t)
+	other := stranger.put(t, "strangers", 1, year, 50)
+	stranger.mustTake(t, api.TakeRequest{Policy: other.Name, Key: "k", Cost: cost(20)})
+	stranger.terminate(t)
+
+	from := c.nodes[0].logSize()
+	strangerFrom := stranger.logSize()
+	stranger.args = append(stranger.args, "--join="+c.nodes[0].raft)
+	stranger.start(t)
+	stranger.waitReady(t)
+	eventually(t, "both sides log it", func() error {
+		if log := c.nodes[0].logSince(t, from); !strings.Contains(log, "another cluster") || !strings.Contains(log, "stranger") {
+			return fmt.Errorf("nothing in the log of n1")
+		}
+		if log := stranger.logSince(t, strangerFrom); !strings.Contains(log, "another cluster") {
+			return fmt.Errorf("nothing in the log of the stranger")
+		}
+		return nil
+	})
+
+	if d := c.nodes[1].mustTake(t, api.TakeRequest{Policy: p.Name, Key: "k"}); d.Remaining != 99 {
+		t.Errorf("%d tokens left here, want 99", d.Remaining)
+	}
+	if d := stranger.mustTake(t, api.TakeRequest{Policy: other.Name, Key: "k"}); d.Remaining != 29 {
+		t.Errorf("%d tokens left there, want 29", d.Remaining)
+	}
+	after, err := c.nodes[0].status()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(after.Nodes) != 3 || after.ClusterID != before.ClusterID {
+		t.Errorf("the cluster is now %+v, was %+v", after.Nodes, before.Nodes)
+	}
+}

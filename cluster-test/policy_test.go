@@ -1,0 +1,73 @@
+package clustertest
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/rlstore/rlstore/api"
+)
+
+// TestAPolicyWriteIsSeenEverywhereOnceItReturned edits and deletes a policy
+// through one node and at once takes through the others, round after round:
+// while all are up, while one is down, and on that one when it is back.
+func TestAPolicyWriteIsSeenEverywhereOnceItReturned(t *testing.T) {
+	c := shared(t)
+	const name = "team/edited"
+	// see checks that a take through n is decided by p.
+	see := func(n *node, p api.Policy, key string) error {
+		d, err := n.take(api.TakeRequest{Policy: name, Key: key})
+		if err != nil {
+			return fmt.Errorf("take through %s after the write of revision %d: %w", n.id, p.Revision, err)
+		}
+		if d.PolicyRevision != p.Revision || d.Limit != p.Limits[0].Burst {
+			return fmt.Errorf("%s decides by revision %d and a burst of %d, after the write of revision %d and %d",
+				n.id, d.PolicyRevision, d.Limit, p.Revision, p.Limits[0].Burst)
+		}
+		return nil
+	}
+	round := func(up []*node, i int) api.Policy {
+		t.Helper()
+		writer := up[i%len(up)]
+		p := writer.put(t, name, 1, year, int64(100+i))
+		crowd(t, len(up), func(j int) error { return see(up[j], p, itoa(i)) })()
+		if i%4 == 3 {
+			if err := writer.call("DELETE", "/v1/policies/"+name, nil, nil); err != nil {
+				t.Fatalf("delete through %s: %v", writer.id, err)
+			}
+			crowd(t, len(up), func(j int) error {
+				_, err := up[j].take(api.TakeRequest{Policy: name, Key: itoa(i)})
+				if err == nil || api.AsProblem(err).Code != api.UnknownPolicy {
+					return fmt.Errorf("take through %s after the delete: %v, want %s", up[j].id, err, api.UnknownPolicy)
+				}
+				return nil
+			})()
+		}
+		return p
+	}
+	for i := range 40 {
+		round(c.nodes, i)
+	}
+	down := c.leader(t, 0)
+	up := c.others(down)
+	down.kill(t)
+	c.leader(t, 0, up...)
+	var last api.Policy
+	for i := range 11 {
+		last = round(up, 100+i)
+	}
+	down.start(t)
+	down.waitReady(t)
+	eventually(t, "the node that was down sees the last edit", func() error { return see(down, last, "back") })
+
+	// A write through a node that just died elsewhere is not half done: all
+	// nodes list the same.
+	var lists [3]api.PolicyList
+	for i, n := range c.nodes {
+		if err := n.call("GET", "/v1/policies", nil, &lists[i]); err != nil {
+			t.Fatal(err)
+		}
+		if fmt.Sprint(lists[i]) != fmt.Sprint(lists[0]) {
+			t.Errorf("%s lists %v\n%s lists %v", n.id, lists[i], c.nodes[0].id, lists[0])
+		}
+	}
+}
