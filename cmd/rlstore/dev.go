@@ -69,7 +69,7 @@ func runDev(ctx context.Context, a *app, o *devOptions) (err error) {
 	}
 	var nodes []*server.Server
 	for _, cfg := range devConfigs(o) {
-		cfg.Logger = cfg.NewLogger(a.err).With("node", cfg.NodeID)
+		cfg.Logger = cfg.NewLogger(a.err)
 		s, err := server.New(cfg)
 		if err != nil {
 			return fmt.Errorf("%w (dev takes its ports from --http-port and --raft-port)", err)

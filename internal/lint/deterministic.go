@@ -25,8 +25,14 @@ var bannedImports = map[string]string{
 	"os":           "what is outside the process differs from node to node",
 	"net":          "what is outside the process differs from node to node",
 	"runtime":      "what it tells differs from node to node",
-	"reflect":      "it can walk a map; name the types",
-	"maps":         "it walks maps in an order of chance; keep a sorted slice",
+}
+
+// mapWalks are functions and methods that walk a map without a range statement.
+// Inside slices.Sorted and its like they are harmless.
+var mapWalks = map[string]bool{
+	"maps.Keys": true, "maps.Values": true, "maps.All": true,
+	"(reflect.Value).MapRange": true, "(reflect.Value).MapKeys": true,
+	"(reflect.Value).Seq": true, "(reflect.Value).Seq2": true,
 }
 
 // orderFree matches the comment that defends a range over a map, with its
@@ -40,7 +46,7 @@ func nondeterministic(t *tree, p *pkg) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	info := &types.Info{Types: map[ast.Expr]types.TypeAndValue{}}
+	info := &types.Info{Types: map[ast.Expr]types.TypeAndValue{}, Uses: map[*ast.Ident]types.Object{}}
 	conf := types.Config{Importer: imp}
 	if _, err := conf.Check(module+"/"+p.dir, t.fset, p.files, info); err != nil {
 		return nil, err
@@ -63,7 +69,8 @@ func nondeterministic(t *tree, p *pkg) ([]string, error) {
 				defended[end], defended[end+1] = true, true
 			}
 		}
-		floats := map[int]bool{} // lines reported, once each
+		floats := map[int]bool{}      // lines reported, once each
+		sorted := map[ast.Expr]bool{} // calls whose result is sorted at once
 		ast.Inspect(f, func(n ast.Node) bool {
 			switch n := n.(type) {
 			case *ast.GoStmt:
@@ -72,7 +79,15 @@ func nondeterministic(t *tree, p *pkg) ([]string, error) {
 				report(n.Pos(), "a state machine selects, which is by chance: it needs no channels")
 			case *ast.RangeStmt:
 				if tv := info.Types[n.X]; tv.Type != nil && hasMap(tv.Type) && !defended[t.fset.Position(n.Pos()).Line] {
-					report(n.Pos(), "a state machine ranges over a map, whose order is by chance: walk a sorted slice, or defend it with \"// order-free: why\"")
+					report(n.Pos(), "a state machine ranges over a map, "+byChance)
+				}
+			case *ast.CallExpr:
+				name := callee(info, n)
+				if strings.HasPrefix(name, "slices.Sorted") && len(n.Args) > 0 {
+					sorted[n.Args[0]] = true
+				}
+				if mapWalks[name] && !sorted[n] && !defended[t.fset.Position(n.Pos()).Line] {
+					report(n.Pos(), "a state machine calls %s, "+byChance, name)
 				}
 			}
 			if e, ok := n.(ast.Expr); ok {
@@ -86,6 +101,31 @@ func nondeterministic(t *tree, p *pkg) ([]string, error) {
 		})
 	}
 	return found, nil
+}
+
+const byChance = "whose order is by chance: walk a sorted slice, such as slices.Sorted(maps.Keys(m)), or defend it with \"// order-free: why\""
+
+// callee is the full name of the function that a call names, or "".
+func callee(info *types.Info, call *ast.CallExpr) string {
+	fun := call.Fun
+	if index, ok := fun.(*ast.IndexExpr); ok { // with type arguments
+		fun = index.X
+	} else if index, ok := fun.(*ast.IndexListExpr); ok {
+		fun = index.X
+	}
+	var id *ast.Ident
+	switch f := fun.(type) {
+	case *ast.Ident:
+		id = f
+	case *ast.SelectorExpr:
+		id = f.Sel
+	default:
+		return ""
+	}
+	if f, ok := info.Uses[id].(*types.Func); ok {
+		return f.FullName()
+	}
+	return ""
 }
 
 func hasMap(t types.Type) bool {
