@@ -1,0 +1,127 @@
+package client
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/rlstore/rlstore/api"
+)
+
+// The kinds of failures, for errors.Is. An error has one of them; as the store
+// refused or failed to answer, errors.As with an [*api.Problem] finds its own
+// words, and if a context ended, errors.Is finds [context.Canceled] or
+// [context.DeadlineExceeded] as well.
+var (
+	// ErrUnavailable: the store did not decide in time. Nothing was applied,
+	// and nothing will be.
+	ErrUnavailable = errors.New("rlstore is unavailable, nothing was applied")
+	// ErrOutcomeUnknown: it may have been applied, or may still be.
+	ErrOutcomeUnknown = errors.New("it is unknown whether rlstore applied this")
+	// ErrUnknownPolicy: the catalog has no policy of this name.
+	ErrUnknownPolicy = errors.New("unknown policy")
+	// ErrCostExceedsBurst: the take could never pass.
+	ErrCostExceedsBurst = errors.New("the cost exceeds the burst")
+	// ErrInvalidRequest: a bad key, cost, request id, or endpoint.
+	ErrInvalidRequest = errors.New("invalid request")
+	// ErrInvalidPolicy: the document was refused; the [*api.Problem] lists why.
+	ErrInvalidPolicy = errors.New("invalid policy")
+	// ErrRequestIDReused: the request id belongs to a different request.
+	ErrRequestIDReused = errors.New("the request id was used for another request")
+	// ErrCrossShard: the keys of an atomic batch live in more than one shard.
+	ErrCrossShard = errors.New("an atomic batch must stay within one shard")
+	// ErrRevisionConflict: the policy is not at the revision of [IfMatch].
+	ErrRevisionConflict = errors.New("the policy has another revision")
+	// ErrUnauthorized: credentials are missing, wrong, or do not suffice.
+	ErrUnauthorized = errors.New("unauthorized")
+	// ErrNotFound: there is nothing of this name or at this address.
+	ErrNotFound = errors.New("not found")
+	// ErrClosed: the client was closed. Calls that [Client.Close] cuts off
+	// carry one of ErrUnavailable and ErrOutcomeUnknown as well.
+	ErrClosed = errors.New("the client is closed")
+)
+
+// failure is every error of this package: a kind, and what is known beyond it.
+type failure struct {
+	kind    error        // one of the sentinels
+	problem *api.Problem // what the store said last, or nil
+	cause   error        // such as a context's error, or nil
+}
+
+// Error tells the kind, the store's words and the cause.
+func (f *failure) Error() string {
+	var b strings.Builder
+	b.WriteString(f.kind.Error())
+	if f.problem != nil {
+		b.WriteString(": ")
+		b.WriteString(f.problem.Error())
+	}
+	if f.cause != nil {
+		b.WriteString(": ")
+		b.WriteString(f.cause.Error())
+	}
+	return b.String()
+}
+
+// Unwrap shows all parts to errors.Is and errors.As.
+func (f *failure) Unwrap() []error {
+	errs := []error{f.kind}
+	if f.problem != nil {
+		errs = append(errs, f.problem)
+	}
+	if f.cause != nil {
+		errs = append(errs, f.cause)
+	}
+	return errs
+}
+
+// fail makes an error of kind out of what went wrong, which may be nil.
+func fail(kind, why, cause error) error {
+	f := &failure{kind: kind, cause: cause}
+	if errors.As(why, &f.problem) || why == nil {
+		return f
+	}
+	if f.cause == nil {
+		f.cause = why
+	} else {
+		f.cause = errors.Join(why, cause)
+	}
+	return f
+}
+
+// refuse is a problem as an error of its kind.
+func refuse(p *api.Problem) error { return &failure{kind: kindOf(p), problem: p} }
+
+// refuseLocally is refuse for the checks of package api.
+func refuseLocally(err error) error {
+	if err == nil {
+		return nil
+	}
+	return refuse(api.AsProblem(err))
+}
+
+func kindOf(p *api.Problem) error {
+	switch p.Code {
+	case api.InvalidRequest, api.MethodNotAllowed, api.PayloadTooLarge, api.UnsupportedMediaType:
+		return ErrInvalidRequest
+	case api.Unauthorized, api.Forbidden:
+		return ErrUnauthorized
+	case api.UnknownPolicy:
+		return ErrUnknownPolicy
+	case api.NotFound:
+		return ErrNotFound
+	case api.RevisionConflict:
+		return ErrRevisionConflict
+	case api.InvalidPolicy:
+		return ErrInvalidPolicy
+	case api.CostExceedsBurst:
+		return ErrCostExceedsBurst
+	case api.CrossShard:
+		return ErrCrossShard
+	case api.RequestIDReused:
+		return ErrRequestIDReused
+	}
+	if p.Outcome == api.NotApplied {
+		return ErrUnavailable
+	}
+	return ErrOutcomeUnknown
+}

@@ -1,0 +1,16 @@
+package client
+
+// Waiting counts the operations that lanes hold, sealed or not.
+func Waiting(c *Client) (n int) {
+	for _, l := range c.dir.allLanes() {
+		l.mu.Lock()
+		for _, b := range l.queue {
+			n += b.live
+		}
+		for _, b := range l.flying {
+			n += b.live
+		}
+		l.mu.Unlock()
+	}
+	return n
+}

@@ -1,0 +1,232 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/rlstore/rlstore/api"
+)
+
+// maxAnswer bounds what is read of an answer: some 400 bytes a result.
+const maxAnswer = api.MaxBody
+
+// response is what came of an attempt: exactly one of reply, problem and err.
+type response struct {
+	reply   *api.Reply // aliases buf
+	problem *api.Problem
+	err     error
+	buf     *bytes.Buffer
+}
+
+var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+// free gives the reply's memory back.
+func (r *response) free() {
+	if r.buf != nil && r.buf.Cap() <= 1<<20 {
+		buffers.Put(r.buf)
+	}
+	r.buf, r.reply = nil, nil
+}
+
+// send makes one attempt.
+func (c *Client) send(ctx context.Context, to target, a *attempt) *response {
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	h := c.header(4)
+	h["Content-Type"] = mediaBatch
+	h["Accept"] = mediaBatch
+	if to.direct {
+		h[api.HeaderForward] = never
+	}
+	req := (&http.Request{
+		Method: http.MethodPost, URL: to.node.batch, Host: to.node.batch.Host,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: h, Body: a.reader(), ContentLength: int64(len(a.body)),
+		GetBody: func() (io.ReadCloser, error) { return a.reader(), nil },
+	}).WithContext(ctx)
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return &response{err: err}
+	}
+	defer resp.Body.Close()
+	if v, err := strconv.ParseUint(resp.Header.Get(api.HeaderSlotMap), 10, 64); err == nil {
+		c.dir.outdated(v)
+	}
+	r := &response{buf: buffers.Get().(*bytes.Buffer)}
+	r.buf.Reset()
+	if err := read(r.buf, resp); err != nil {
+		r.err = err
+		return r
+	}
+	if resp.StatusCode != http.StatusOK {
+		r.problem = problemOf(resp, r.buf.Bytes())
+		return r
+	}
+	r.reply, r.err = api.DecodeReply(r.buf.Bytes())
+	return r
+}
+
+// Header values that every batch carries. Requests share them; nobody changes
+// them.
+var (
+	mediaBatch = []string{api.MediaBatch}
+	never      = []string{"never"}
+)
+
+// header returns new headers with the credentials.
+func (c *Client) header(room int) http.Header {
+	h := make(http.Header, room)
+	if c.authorization != nil {
+		h["Authorization"] = c.authorization
+	}
+	return h
+}
+
+// read reads the whole body.
+func read(buf *bytes.Buffer, resp *http.Response) error {
+	if n := resp.ContentLength; n > 0 && n <= maxAnswer {
+		buf.Grow(int(n) + bytes.MinRead)
+	}
+	n, err := buf.ReadFrom(io.LimitReader(resp.Body, maxAnswer+1))
+	if err == nil && n > maxAnswer {
+		err = fmt.Errorf("the answer is larger than %d bytes", maxAnswer)
+	}
+	return err
+}
+
+// problemOf reads an answer that is not a success. What has no problem document
+// does not come from rlstore but from something between: its status says too
+// little to call the outcome known, unless it blames the request.
+func problemOf(resp *http.Response, body []byte) *api.Problem {
+	p := new(api.Problem)
+	media, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	if media != api.MediaProblem || json.Unmarshal(body, p) != nil || p.Code == "" {
+		code := api.OutcomeUnknown
+		switch s := resp.StatusCode; {
+		case s == http.StatusUnauthorized:
+			code = api.Unauthorized
+		case s == http.StatusForbidden:
+			code = api.Forbidden
+		case s == http.StatusNotFound:
+			code = api.NotFound
+		case s == http.StatusTooManyRequests:
+			code = api.TooManyRequests
+		case s >= 400 && s < 500:
+			code = api.InvalidRequest
+		}
+		p = api.NewProblem(code, "%s answered %s: %.200q", resp.Request.URL.Host, resp.Status, body)
+	}
+	if p.Outcome != api.NotApplied && p.Outcome != api.Unknown {
+		p.Outcome = p.Code.Info().Outcome
+	}
+	if s, err := strconv.ParseUint(resp.Header.Get("Retry-After"), 10, 16); err == nil {
+		p.RetryAfter = time.Duration(s) * time.Second
+	}
+	return p
+}
+
+// exchange is a request and its answer in JSON.
+type exchange struct {
+	method, path string
+	media        string // of body
+	body         []byte
+	ifMatch      uint64 // 0 is none
+	answer       any    // decoded into, if not nil
+}
+
+// exchange sends x to one node. Its errors are of this package.
+func (c *Client) exchange(ctx context.Context, to *endpoint, x *exchange) error {
+	at := to.base.JoinPath(x.path)
+	req, err := http.NewRequestWithContext(ctx, x.method, at.String(), bytes.NewReader(x.body))
+	if err != nil {
+		return fail(ErrInvalidRequest, err, nil)
+	}
+	req.Header = c.header(4)
+	req.Header.Set("Accept", api.MediaJSON)
+	if x.media != "" {
+		req.Header.Set("Content-Type", x.media)
+	}
+	if x.ifMatch != 0 {
+		req.Header.Set("If-Match", `"`+strconv.FormatUint(x.ifMatch, 10)+`"`)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return fail(ErrOutcomeUnknown, err, nil)
+	}
+	defer resp.Body.Close()
+	var buf bytes.Buffer
+	if err := read(&buf, resp); err != nil {
+		return fail(ErrOutcomeUnknown, err, nil)
+	}
+	if resp.StatusCode >= 300 {
+		return refuse(problemOf(resp, buf.Bytes()))
+	}
+	if x.answer == nil {
+		return nil
+	}
+	if err := json.Unmarshal(buf.Bytes(), x.answer); err != nil {
+		return fail(ErrOutcomeUnknown, fmt.Errorf("the answer is not what it should be: %w", err), nil)
+	}
+	return nil
+}
+
+// ask sends x to one node after the other, for as long as ctx allows and a
+// repetition may help and does no harm. All exchanges are idempotent, but for
+// the errors of a repetition: doubt tells that an earlier attempt may have been
+// the one that made x succeed.
+func (c *Client) ask(ctx context.Context, x *exchange) (doubt bool, err error) {
+	if c.closed.Load() {
+		return false, fail(ErrClosed, nil, ErrUnavailable)
+	}
+	ctx, cancel := c.bounded(ctx)
+	defer cancel()
+	var wait backoff
+	for {
+		for _, e := range c.dir.all() {
+			one, cancelOne := context.WithTimeout(ctx, attemptTimeout)
+			err = c.exchange(one, e, x)
+			cancelOne()
+			var p *api.Problem
+			isProblem := errors.As(err, &p)
+			switch {
+			case err == nil:
+				return doubt, nil
+			case isProblem && p.Outcome == api.NotApplied && !p.Retryable:
+				return doubt, err
+			case !isProblem && ctx.Err() == nil:
+				c.dir.suspect(e, err)
+			}
+			if x.method == http.MethodGet {
+				err = fail(ErrUnavailable, cut(err), nil)
+			} else {
+				doubt = doubt || errors.Is(err, ErrOutcomeUnknown) && !neverSent(err)
+			}
+			if ctx.Err() != nil {
+				break
+			}
+		}
+		if ctx.Err() != nil || sleep(ctx, wait.next(0)) != nil {
+			kind := ErrUnavailable
+			if doubt {
+				kind = ErrOutcomeUnknown
+			}
+			return doubt, fail(kind, cut(err), c.ended(ctx))
+		}
+	}
+}
+
+// neverSent tells errors of connections that could not be made.
+func neverSent(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
+}

@@ -1,0 +1,170 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+// Limiter limits one key by one policy, with the methods of
+// golang.org/x/time/rate's Limiter, so that it can stand in for one. Since the
+// store decides, and many processes share its bucket, some things differ:
+//
+//   - Every method but the constructor asks the store. Those without a context
+//     are bounded by [WithTimeout].
+//   - Methods that take a time ignore it: the store's own time decides, and no
+//     client's clock is trusted.
+//   - This version lends no tokens. Wait asks again after the wait that the
+//     denial names, so waiting callers are not served in turn; and a
+//     reservation is of tokens that are there now, or it is not OK.
+//   - Without an answer, nothing is allowed: Allow is false, a reservation is
+//     not OK. [Client.Take] tells an outage from a denial.
+//   - The limit belongs to the policy: there is no SetLimit and no SetBurst.
+//
+// A Limiter is two strings and a Client: it holds no state, needs no closing,
+// and is safe for concurrent use. It is not comparable to the zero of
+// rate.Limiter: make it with [Client.Limiter].
+type Limiter struct {
+	c           *Client
+	policy, key string
+}
+
+// Limiter returns the limiter of key by policy. It does not use the network.
+func (c *Client) Limiter(policy, key string) *Limiter {
+	return &Limiter{c: c, policy: policy, key: key}
+}
+
+// Allow takes one token now, if it is there.
+func (l *Limiter) Allow() bool { return l.AllowN(time.Time{}, 1) }
+
+// AllowN takes n tokens now, if they are all there. The time is ignored. Zero
+// tokens are always there.
+func (l *Limiter) AllowN(_ time.Time, n int) bool {
+	if n <= 0 {
+		return true
+	}
+	d, err := l.c.Take(context.Background(), l.policy, l.key, int64(n))
+	return err == nil && d.Allowed
+}
+
+// Wait takes one token as soon as it is there.
+func (l *Limiter) Wait(ctx context.Context) error { return l.WaitN(ctx, 1) }
+
+// WaitN takes n tokens as soon as they are all there. It fails without waiting
+// if ctx would end before, with [context.DeadlineExceeded]; if n exceeds the
+// burst, with [ErrCostExceedsBurst]; and if the store does not answer. On an
+// error nothing was taken, unless it is [ErrOutcomeUnknown].
+func (l *Limiter) WaitN(ctx context.Context, n int) error {
+	if n <= 0 {
+		return ctx.Err()
+	}
+	for {
+		d, err := l.c.Take(ctx, l.policy, l.key, int64(n))
+		if err != nil || d.Allowed {
+			return err
+		}
+		if end, ok := ctx.Deadline(); ok && time.Until(end) < d.RetryAfter {
+			return fmt.Errorf("rlstore: %d tokens of %s for %s need a wait of %v: %w", n, l.policy, l.key, d.RetryAfter, context.DeadlineExceeded)
+		}
+		// The jitter keeps waiting callers from all coming back for the one
+		// token that there will be.
+		wait := max(d.RetryAfter, time.Millisecond)
+		if err := sleep(ctx, wait+rand.N(wait/8+1)); err != nil {
+			return err
+		}
+	}
+}
+
+// Reserve is [Limiter.ReserveN] of one token.
+func (l *Limiter) Reserve() *Reservation { return l.ReserveN(time.Time{}, 1) }
+
+// ReserveN takes n tokens now, if they are all there, and lets them be given
+// back. The time is ignored. Unlike rate's, it does not reserve what is not
+// there yet: it is OK with no delay, or not OK.
+func (l *Limiter) ReserveN(_ time.Time, n int) *Reservation {
+	r := &Reservation{c: l.c}
+	if n <= 0 {
+		r.ok = true
+		return r
+	}
+	d, err := l.c.Take(context.Background(), l.policy, l.key, int64(n))
+	r.d, r.ok = d, err == nil && d.Allowed
+	return r
+}
+
+// Burst returns the burst of the limit that binds now, or 0 if the store does
+// not answer.
+func (l *Limiter) Burst() int {
+	s, _, err := l.peek()
+	if err != nil {
+		return 0
+	}
+	return int(s.Limit)
+}
+
+// Limit returns the tokens that the limit that binds now refills in a second, or
+// 0 if the store does not answer.
+func (l *Limiter) Limit() float64 {
+	_, rate, err := l.peek()
+	if err != nil {
+		return 0
+	}
+	return rate
+}
+
+// Tokens returns the whole tokens there now, or 0 if the store does not answer.
+func (l *Limiter) Tokens() float64 { return l.TokensAt(time.Time{}) }
+
+// TokensAt is [Limiter.Tokens]: the time is ignored.
+func (l *Limiter) TokensAt(time.Time) float64 {
+	s, _, err := l.peek()
+	if err != nil {
+		return 0
+	}
+	return float64(s.Remaining)
+}
+
+func (l *Limiter) peek() (State, float64, error) {
+	return l.c.peek(context.Background(), l.policy, l.key, nil)
+}
+
+// InfDuration is the delay of a reservation that is not OK.
+const InfDuration = time.Duration(1<<63 - 1)
+
+// Reservation is tokens that were taken and can be given back.
+type Reservation struct {
+	c  *Client
+	ok bool
+	d  Decision
+
+	cancel sync.Once
+}
+
+// OK tells whether the tokens were taken.
+func (r *Reservation) OK() bool { return r.ok }
+
+// Delay is how long to wait before acting: 0, or [InfDuration] if the
+// reservation is not OK.
+func (r *Reservation) Delay() time.Duration { return r.DelayFrom(time.Time{}) }
+
+// DelayFrom is [Reservation.Delay]: the time is ignored.
+func (r *Reservation) DelayFrom(time.Time) time.Duration {
+	if !r.ok {
+		return InfDuration
+	}
+	return r.d.Wait
+}
+
+// Cancel gives the tokens back, once, as well as it can: [WithTimeout] bounds
+// it, and nobody learns of a failure. Use [Client.Refund] to know.
+func (r *Reservation) Cancel() { r.CancelAt(time.Time{}) }
+
+// CancelAt is [Reservation.Cancel]: the time is ignored.
+func (r *Reservation) CancelAt(time.Time) {
+	if !r.ok {
+		return
+	}
+	r.cancel.Do(func() { _ = r.c.Refund(context.Background(), r.d) })
+}

@@ -1,0 +1,106 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/rlstore/rlstore/api"
+)
+
+// Policies returns the whole catalog, sorted by name.
+func (c *Client) Policies(ctx context.Context) (api.PolicyList, error) {
+	var list api.PolicyList
+	_, err := c.ask(ctx, &exchange{method: http.MethodGet, path: "/v1/policies", answer: &list})
+	return list, err
+}
+
+// Policy returns one document of the catalog.
+func (c *Client) Policy(ctx context.Context, name string) (api.Policy, error) {
+	var p api.Policy
+	path, err := policyPath(name)
+	if err != nil {
+		return p, err
+	}
+	_, err = c.ask(ctx, &exchange{method: http.MethodGet, path: path, answer: &p})
+	return p, err
+}
+
+// PutPolicy creates or replaces the policy of this name, and returns it as
+// stored: with every default, and its revision. It returns once every reachable
+// node applies it.
+func (c *Client) PutPolicy(ctx context.Context, p api.Policy, opts ...PolicyOption) (api.Policy, error) {
+	p.Revision = 0 // the server's to set
+	doc, err := json.Marshal(p)
+	if err != nil {
+		return api.Policy{}, fail(ErrInvalidPolicy, err, nil)
+	}
+	return c.putPolicy(ctx, p.Name, api.MediaJSON, doc, opts)
+}
+
+// PutPolicyYAML is [Client.PutPolicy] for a document in YAML, as written: the
+// errors of a wrong one carry its lines, in [api.Problem.Errors].
+func (c *Client) PutPolicyYAML(ctx context.Context, name string, doc []byte, opts ...PolicyOption) (api.Policy, error) {
+	return c.putPolicy(ctx, name, api.MediaYAML, doc, opts)
+}
+
+func (c *Client) putPolicy(ctx context.Context, name, media string, doc []byte, opts []PolicyOption) (api.Policy, error) {
+	var stored api.Policy
+	path, err := policyPath(name)
+	if err != nil {
+		return stored, err
+	}
+	cfg := policyOptions(opts)
+	doubt, err := c.ask(ctx, &exchange{
+		method: http.MethodPut, path: path, media: media, body: doc, ifMatch: cfg.ifMatch, answer: &stored,
+	})
+	return stored, doubted(doubt, err, ErrRevisionConflict)
+}
+
+// DeletePolicy removes a policy from the catalog.
+func (c *Client) DeletePolicy(ctx context.Context, name string, opts ...PolicyOption) error {
+	path, err := policyPath(name)
+	if err != nil {
+		return err
+	}
+	cfg := policyOptions(opts)
+	doubt, err := c.ask(ctx, &exchange{method: http.MethodDelete, path: path, ifMatch: cfg.ifMatch})
+	return doubted(doubt, err, ErrUnknownPolicy, ErrNotFound, ErrRevisionConflict)
+}
+
+// doubted replaces an error that an earlier attempt of the same call may itself
+// have caused, by having been applied.
+func doubted(doubt bool, err error, kinds ...error) error {
+	if !doubt {
+		return err
+	}
+	for _, kind := range kinds {
+		if errors.Is(err, kind) {
+			return fail(ErrOutcomeUnknown, cut(err), nil)
+		}
+	}
+	return err
+}
+
+func policyOptions(opts []PolicyOption) (cfg policyConfig) {
+	for _, o := range opts {
+		o(&cfg)
+	}
+	return cfg
+}
+
+// policyPath is the address of a policy.
+func policyPath(name string) (string, error) {
+	parts := strings.Split(name, "/")
+	for i, p := range parts {
+		if p == "" || p == "." || p == ".." || len(parts) > 2 {
+			return "", fail(ErrInvalidRequest, fmt.Errorf("%.140q is not a policy's name", name), nil)
+		}
+		parts[i] = url.PathEscape(p)
+	}
+	return "/v1/policies/" + strings.Join(parts, "/"), nil
+}
