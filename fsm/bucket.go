@@ -17,8 +17,9 @@ import "github.com/rlstore/rlstore/api"
 //     is clamped below, so that an edit forth and back gives nothing away. The
 //     fraction of a token is rescaled to the new period, rounded down.
 //   - A limit that is new starts full; one that is gone is forgotten.
-//   - The result is stored only if the operation changes the bucket: a peek
-//     and a denied take see the new numbers and leave the old ones.
+//   - The result is stored only if the operation changes the bucket: a peek, a
+//     denied take and a refund into a full bucket see the new numbers and leave
+//     the old ones.
 type bucket struct {
 	set  *set
 	last uint64

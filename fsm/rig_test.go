@@ -7,9 +7,15 @@ import (
 	"github.com/rlstore/rlstore/policy"
 )
 
+// failer is what a rig and a reply need of a test, be it Go's or rapid's.
+type failer interface {
+	Helper()
+	Fatal(args ...any)
+}
+
 // rig drives a machine by hand: entries in, decoded results out.
 type rig struct {
-	t     testing.TB
+	t     failer
 	m     *Buckets
 	index uint64
 	w     EntryWriter
@@ -18,7 +24,7 @@ type rig struct {
 const testShard = 1
 
 // newRig returns a machine that owns every slot.
-func newRig(t testing.TB) *rig {
+func newRig(t failer) *rig {
 	r := &rig{t: t, m: NewBuckets(testShard)}
 	r.apply(EncodeOwn(0, 1, []api.SlotRange{{From: 0, To: api.Slots - 1, Shard: testShard}}))
 	return r
@@ -42,7 +48,7 @@ func (r *rig) do(stamp uint64, b *api.Batch, sets ...*policy.Set) ([]api.Result,
 	return decodeReply(r.t, r.apply(r.w.Seal(stamp))[0])
 }
 
-func decodeReply(t testing.TB, b []byte) ([]api.Result, *api.Reply) {
+func decodeReply(t failer, b []byte) ([]api.Result, *api.Reply) {
 	t.Helper()
 	reply, err := api.DecodeReply(b)
 	if err != nil {
