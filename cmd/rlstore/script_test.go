@@ -20,8 +20,9 @@ import (
 // is this program; beside testscript's own commands they have
 //
 //	exits CODE rlstore ARGS…   the command ends with this exit code
+//	ports                      finds free ports, three in a row from $HTTP and from $RAFT
 //	dev [ARGS…]                starts rlstore dev on free ports and waits for its
-//	                           greeting; sets $RLSTORE_ENDPOINTS, $CURL and $HTTP
+//	                           greeting; sets $RLSTORE_ENDPOINTS and $CURL
 //	stopdev                    ends it with SIGTERM and wants a clean exit
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"rlstore": main})
@@ -32,6 +33,7 @@ func TestTranscripts(t *testing.T) {
 		Dir: "testdata/script",
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits":   exits,
+			"ports":   ports,
 			"dev":     dev,
 			"stopdev": stopDev,
 		},
@@ -65,6 +67,14 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
+func ports(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 0 {
+		ts.Fatalf("usage: ports")
+	}
+	ts.Setenv("HTTP", strconv.Itoa(freePorts(ts)))
+	ts.Setenv("RAFT", strconv.Itoa(freePorts(ts)))
+}
+
 type devKey struct{}
 
 // devProcess is the cluster of one script.
@@ -84,8 +94,7 @@ func dev(ts *testscript.TestScript, neg bool, args []string) {
 	p := ts.Value(devKey{}).(*devProcess)
 	args = append([]string{"dev"}, args...)
 	if ts.Getenv("RAFT") == "" { // a second start in one script keeps the ports
-		ts.Setenv("HTTP", strconv.Itoa(freePorts(ts)))
-		ts.Setenv("RAFT", strconv.Itoa(freePorts(ts)))
+		ports(ts, false, nil)
 	}
 	http, err := strconv.Atoi(ts.Getenv("HTTP"))
 	ts.Check(err)
