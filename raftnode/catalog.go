@@ -52,6 +52,34 @@ func ownedBy(m api.SlotMap, shard uint32) []api.SlotRange {
 // change.
 func (n *Node) Catalog() *fsm.CatalogView { return n.catalog.View() }
 
+// CatalogCurrent says whether this node has caught up with the catalog since it
+// started. Until then it may lack policies that were written while it was away,
+// and must not say of any that it does not exist.
+//
+// Once caught up it stays so: a catalog write waits for every reachable node.
+func (n *Node) CatalogCurrent() bool {
+	if n.current.Load() {
+		return true
+	}
+	groups := n.groupList()
+	if groups == nil || n.catalog.View().SlotMapVersion() == 0 {
+		return false
+	}
+	g := groups[0]
+	ok := g.leading.Load()
+	if !ok {
+		// What the leader told since this process started: it had committed
+		// every write that was acknowledged before.
+		leader := g.leader()
+		s, heard := n.peers.group(leader, 0)
+		ok = heard && s.Leader == leader && g.raft.AppliedIndex() >= s.Commit
+	}
+	if ok {
+		n.current.Store(true)
+	}
+	return ok
+}
+
 // ChangeCatalog carries a command through the catalog's log, wherever its
 // leader is, and returns once every reachable node has applied it. Its errors
 // are *api.Problem.

@@ -71,7 +71,7 @@ func (n *Node) openGroup(id uint32, first *raft.Configuration) (_ *group, err er
 		}
 	}()
 
-	hlog := slogbridge.New(g.log)
+	hlog := slogbridge.New(newRaftLog(g.log))
 	snaps, err := raft.NewFileSnapshotStoreWithLogger(dir, snapshotsKept, hlog.Named("snapshot"))
 	if err != nil {
 		return nil, fmt.Errorf("open the snapshots of group %d: %w", id, err)

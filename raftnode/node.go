@@ -90,6 +90,7 @@ type Node struct {
 	formed   chan struct{}            // closed when groups is set
 	applied  chan struct{}            // capacity 1: the catalog has applied an entry
 	waiters  catalogWaiters
+	current  atomic.Bool // see CatalogCurrent
 	draining atomic.Bool
 	failOnce sync.Once
 
@@ -503,8 +504,7 @@ type Check struct {
 func (n *Node) Ready() []Check {
 	checks := []Check{{Name: "cluster", OK: n.groups.Load() != nil, Detail: "the node does not belong to a cluster yet"}}
 	checks = append(checks, Check{Name: "draining", OK: !n.draining.Load(), Detail: "the node is shutting down"})
-	view := n.catalog.View()
-	checks = append(checks, Check{Name: "catalog", OK: view.SlotMapVersion() > 0, Detail: "the slot map has not arrived yet"})
+	checks = append(checks, Check{Name: "catalog", OK: n.CatalogCurrent(), Detail: "the catalog has not caught up yet"})
 	for _, g := range n.groupList() {
 		c := Check{Name: fmt.Sprintf("shard-%d", g.id), OK: true}
 		switch leader := g.leader(); {

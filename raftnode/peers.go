@@ -131,14 +131,16 @@ func (p *peers) group(id string, group uint32) (groupStatus, bool) {
 
 // probe exchanges status with every other member until ctx ends.
 func (n *Node) probe(ctx context.Context) {
-	tick := time.NewTicker(probeEvery)
-	defer tick.Stop()
 	for {
 		n.probeOnce(ctx)
+		pause := probeEvery
+		if !n.CatalogCurrent() {
+			pause = probeEvery / 5 // a starting node waits for its leader's word
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-time.After(pause):
 		}
 	}
 }
