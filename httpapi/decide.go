@@ -10,6 +10,7 @@ import (
 
 	"github.com/rlstore/rlstore/api"
 	"github.com/rlstore/rlstore/limiter"
+	"github.com/rlstore/rlstore/policy"
 )
 
 func (e *edge) take(w http.ResponseWriter, r *http.Request) error {
@@ -175,7 +176,19 @@ func (e *edge) one(ctx context.Context, kind api.Kind, t *takeRequest, o limiter
 	if err != nil {
 		return nil, err
 	}
-	return onlyAnswer(reply, *t.Key)
+	a, err := onlyAnswer(reply, *t.Key)
+	return a, withErrors(err, t)
+}
+
+// withErrors lists every error of limits that came with the request; binary
+// replies hold the first only.
+func withErrors(err error, t *takeRequest) error {
+	if p, ok := err.(*api.Problem); ok && p.Code == api.InvalidPolicy && t.Limits != nil {
+		if _, all := policy.ParseInline(t.Limits); all != nil {
+			return all
+		}
+	}
+	return err
 }
 
 // onlyAnswer decodes the reply to a single operation. An error that is its
@@ -235,7 +248,7 @@ func (e *edge) many(ctx context.Context, req *batchRequest, o limiter.Options) (
 			return nil, fmt.Errorf("a reply without result %d: %w", i, errors.Join(err))
 		}
 		if a.res.Status == api.StatusError {
-			out.Results[i].Error = api.NewProblem(a.res.Code, "%s", a.res.Detail)
+			out.Results[i].Error = api.AsProblem(withErrors(api.NewProblem(a.res.Code, "%s", a.res.Detail), &req.Requests[i]))
 			continue
 		}
 		a.set = &rep.Sets[a.res.Set]
