@@ -1,0 +1,184 @@
+package fsm
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/rlstore/rlstore/api"
+	"github.com/rlstore/rlstore/policy"
+)
+
+// load is a machine with keys buckets, and entries of ops takes on them that
+// can be applied again and again.
+type load struct {
+	*rig
+	entries [][]byte
+	ops     int
+}
+
+func newLoad(t failer, keys, ops, entries int) *load {
+	l := &load{rig: newRig(t), ops: ops}
+	set := []*policy.Set{testSet("api", 1, 100, second, 1_000_000)}
+	name := func(i int) string { return fmt.Sprintf("user:%08d", i) }
+	for i := 0; i < keys; {
+		var b api.Batch
+		for range min(api.MaxBatch, keys-i) {
+			b.Add(take(name(i), 1000))
+			i++
+		}
+		l.w.Reset()
+		l.w.Add(&b, set)
+		l.apply(l.w.Seal(0))
+	}
+	seed := uint64(1)
+	for range entries {
+		l.w.Reset()
+		const perCaller = 100
+		for left := ops; left > 0; left -= perCaller {
+			var b api.Batch
+			for range min(left, perCaller) {
+				seed = seed*6364136223846793005 + 1442695040888963407
+				b.Add(take(name(int(seed>>33)%keys), 1))
+			}
+			l.w.Add(&b, set)
+		}
+		l.entries = append(l.entries, l.w.Seal(1))
+	}
+	return l
+}
+
+// TestATakeAllocatesNothing applies entries of very different sizes: what an
+// entry allocates must not grow with its operations.
+func TestATakeAllocatesNothing(t *testing.T) {
+	allocs := func(ops int) float64 {
+		l := newLoad(t, 1000, ops, 1)
+		return testing.AllocsPerRun(50, func() { l.apply(l.entries[0]) })
+	}
+	few, many := allocs(10), allocs(100)
+	if few != many || few > 4 {
+		t.Fatalf("an entry of 10 takes allocates %v times, one of 100 %v times; want the same, at most 4", few, many)
+	}
+	// Many callers' groups cost no more: their replies share one buffer.
+	if groups := allocs(10_000); groups > few+1 {
+		t.Fatalf("an entry of 100 groups allocates %v times, one of 1 group %v times", groups, few)
+	}
+}
+
+// TestABucketIsLean measures the memory of a bucket with one limit.
+func TestABucketIsLean(t *testing.T) {
+	const keys = 200_000
+	heap := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	l := newLoad(t, keys, 1, 0)
+	each := float64(heap()-before)/keys - float64(len("user:00000000"))
+	t.Logf("%.1f bytes a bucket beside its key", each)
+	if each > 64 {
+		t.Fatalf("a bucket takes %.1f bytes beside its key, want at most 64", each)
+	}
+	runtime.KeepAlive(l)
+}
+
+func BenchmarkApply(b *testing.B) {
+	for _, keys := range []int{100_000, 1_000_000} {
+		for _, ops := range []int{1, 100, 1000, 5000} {
+			b.Run(fmt.Sprintf("keys=%d/ops=%d", keys, ops), func(b *testing.B) {
+				l := newLoad(b, keys, ops, 1+100_000/ops)
+				b.ReportAllocs()
+				b.ResetTimer()
+				for i := range b.N {
+					l.apply(l.entries[i%len(l.entries)])
+				}
+				b.ReportMetric(float64(b.N)*float64(ops)/b.Elapsed().Seconds(), "takes/s")
+			})
+		}
+	}
+}
+
+func BenchmarkTokenBucketTake(b *testing.B) {
+	s, err := newSet(string(testSet("p", 1, 100, second, 200).Encoded))
+	if err != nil {
+		b.Fatal(err)
+	}
+	var u bucket
+	u.fresh(s, 0)
+	res := api.Result{Limits: make([]api.LimitValues, 0, 1)}
+	for i := range b.N {
+		u.refill(uint64(i) * 10_000_000)
+		if !u.passes(1) {
+			b.Fatal("denied")
+		}
+		u.charge(1)
+		u.describe(&res, 0)
+	}
+}
+
+func BenchmarkEntryWriter(b *testing.B) {
+	set := []*policy.Set{testSet("api", 1, 100, second, 200)}
+	var batch api.Batch
+	for i := range 100 {
+		batch.Add(take(fmt.Sprintf("user:%08d", i), 1))
+	}
+	var w EntryWriter
+	b.ReportAllocs()
+	for range b.N {
+		w.Reset()
+		for range 10 {
+			w.Add(&batch, set)
+		}
+		w.Seal(1)
+	}
+	b.ReportMetric(float64(b.N)*1000/b.Elapsed().Seconds(), "takes/s")
+}
+
+func BenchmarkSnapshot(b *testing.B) {
+	const keys = 1_000_000
+	l := newLoad(b, keys, 1000, 200)
+	b.Run("capture", func(b *testing.B) {
+		for range b.N {
+			l.m.Capture().Release()
+		}
+	})
+	// The first entries after a capture copy the pages they change.
+	b.Run("apply-after-capture", func(b *testing.B) {
+		var spent, worst time.Duration
+		for i := range b.N {
+			c := l.m.Capture()
+			start := time.Now()
+			l.apply(l.entries[i%len(l.entries)])
+			took := time.Since(start)
+			spent, worst = spent+took, max(worst, took)
+			c.Release()
+		}
+		b.ReportMetric(float64(spent.Microseconds())/float64(b.N), "µs/entry")
+		b.ReportMetric(float64(worst.Microseconds()), "µs/worst")
+	})
+	b.Run("write", func(b *testing.B) {
+		for range b.N {
+			c := l.m.Capture()
+			if _, err := c.WriteTo(io.Discard); err != nil {
+				b.Fatal(err)
+			}
+			c.Release()
+		}
+		b.ReportMetric(float64(b.N)*keys/b.Elapsed().Seconds(), "buckets/s")
+	})
+	b.Run("restore", func(b *testing.B) {
+		file := takeSnapshot(b, l.m)
+		b.ResetTimer()
+		for range b.N {
+			if err := NewBuckets(testShard).Restore(bytes.NewReader(file)); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.ReportMetric(float64(b.N)*keys/b.Elapsed().Seconds(), "buckets/s")
+	})
+}
