@@ -164,14 +164,14 @@ func (n *Node) ready(id string, groups []*group) bool {
 
 // Drain hands every leadership to a caught-up peer and takes none again; new
 // takes are sent on to the new leaders. It returns once this node leads
-// nothing, or when ctx ends.
+// nothing, when nobody is left to take over, or when ctx ends.
 func (n *Node) Drain(ctx context.Context) error {
 	n.draining.Store(true)
 	n.probeOnce(ctx) // tell the peers, so that none hands a leadership to us
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		left := 0
+		left, hopeless := 0, 0
 		for _, g := range n.groupList() {
 			if g.raft.State() != raft.Leader {
 				continue
@@ -184,7 +184,11 @@ func (n *Node) Drain(ctx context.Context) error {
 				continue // nobody to hand it to
 			}
 			left++
-			for _, id := range n.successors(voters) {
+			successors := n.successors(voters)
+			if len(successors) == 0 {
+				hopeless++
+			}
+			for _, id := range successors {
 				if n.isCaughtUp(id, g) {
 					if err := n.handOver(ctx, g, id); err == nil {
 						break
@@ -194,8 +198,11 @@ func (n *Node) Drain(ctx context.Context) error {
 				}
 			}
 		}
-		if left == 0 {
+		switch {
+		case left == 0:
 			return nil
+		case left == hopeless:
+			return fmt.Errorf("%d groups have no other node that answers and stays", left)
 		}
 		select {
 		case <-ctx.Done():

@@ -105,6 +105,8 @@ func New(cfg Config, opts ...Option) (_ *Server, err error) {
 		return nil, err
 	}
 
+	s.log = s.log.With("node", s.node.NodeID())
+
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), s.node.Metrics())
@@ -172,7 +174,7 @@ func (s *Server) NodeID() string { return s.node.NodeID() }
 func (s *Server) Run(ctx context.Context) error {
 	served := make(chan error, 1)
 	go func() { served <- s.http.Serve(s.listener) }()
-	s.log.Info("serving", "node", s.node.NodeID(), "http", s.cfg.HTTPAdvertise, "raft", s.cfg.RaftAdvertise)
+	s.log.Info("serving", "http", s.cfg.HTTPAdvertise, "raft", s.cfg.RaftAdvertise)
 
 	wctx, stopWatch := context.WithCancel(ctx)
 	watched := make(chan struct{})
@@ -206,7 +208,7 @@ func (s *Server) shutdown() error {
 		s.http.Close()
 	}
 	err := s.node.Close()
-	s.log.Info("stopped", "node", s.node.NodeID())
+	s.log.Info("stopped")
 	select {
 	case fatal := <-s.fatal:
 		return errors.Join(fatal, err)
@@ -226,7 +228,7 @@ func (s *Server) watchReady(ctx context.Context) {
 		}
 		if ok {
 			close(s.ready)
-			s.log.Info("ready", "node", s.node.NodeID())
+			s.log.Info("ready")
 			return
 		}
 		select {
