@@ -56,6 +56,14 @@ func (e *edge) version(w http.ResponseWriter, _ *http.Request) error {
 }
 
 func (e *edge) cluster(w http.ResponseWriter, _ *http.Request) error {
-	respond(w, http.StatusOK, api.MediaJSON, e.Cluster())
+	c := e.Cluster()
+	// A list without elements is [], never null.
+	if c.Nodes == nil {
+		c.Nodes = []api.ClusterNode{}
+	}
+	if c.Shards == nil {
+		c.Shards = []api.ShardStatus{}
+	}
+	respond(w, http.StatusOK, api.MediaJSON, c)
 	return nil
 }

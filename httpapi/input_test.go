@@ -1,0 +1,295 @@
+package httpapi
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rlstore/rlstore/api"
+)
+
+func TestBadInputIsRefusedWithADetailThatNamesIt(t *testing.T) {
+	w := newWorld(t)
+	long := strings.Repeat("x", 513)
+	for _, tc := range []struct {
+		name, path, body string
+		code             api.Code
+		says             string
+	}{
+		{"empty body", "/v1/take", "", api.InvalidRequest, "empty"},
+		{"blank body", "/v1/take", " \n ", api.InvalidRequest, "empty"},
+		{"not JSON", "/v1/take", "hello", api.InvalidRequest, "not valid JSON"},
+		{"cut short", "/v1/take", `{"policy":"api"`, api.InvalidRequest, "not valid JSON"},
+		{"trailing data", "/v1/take", `{"policy":"api","key":"k"} {}`, api.InvalidRequest, "not valid JSON"},
+		{"trailing junk", "/v1/take", `{"policy":"api","key":"k"}]`, api.InvalidRequest, "not valid JSON"},
+		{"an array", "/v1/take", `[]`, api.InvalidRequest, "the body: it needs to be an object"},
+		{"a string", "/v1/take", `"x"`, api.InvalidRequest, "the body: it needs to be an object"},
+		{"a number", "/v1/take", `1`, api.InvalidRequest, "the body: it needs to be an object"},
+		{"null", "/v1/take", `null`, api.InvalidRequest, "the body: null"},
+		{"unknown field", "/v1/take", `{"policy":"api","key":"k","kost":1}`, api.InvalidRequest, "kost: there is no such field"},
+		{"unknown field under its escape", "/v1/take", `{"policy":"api","key":"k","k\u006fst":1}`, api.InvalidRequest, "kost"},
+		{"field in another case", "/v1/take", `{"policy":"api","Key":"k"}`, api.InvalidRequest, "Key: there is no such field"},
+		{"field twice", "/v1/take", `{"policy":"api","key":"k","key":"l"}`, api.InvalidRequest, "key: the field is given twice"},
+		{"field twice under an escape", "/v1/take", `{"policy":"api","key":"k","k\u0065y":"l"}`, api.InvalidRequest, "key: the field is given twice"},
+		{"null policy", "/v1/take", `{"policy":null,"key":"k"}`, api.InvalidRequest, "policy: null"},
+		{"null key", "/v1/take", `{"policy":"api","key":null}`, api.InvalidRequest, "key: null"},
+		{"null cost", "/v1/take", `{"policy":"api","key":"k","cost":null}`, api.InvalidRequest, "cost: null"},
+		{"null limits", "/v1/take", `{"limits":null,"key":"k"}`, api.InvalidRequest, "limits: null"},
+		{"key of another type", "/v1/take", `{"policy":"api","key":7}`, api.InvalidRequest, "key: it needs to be a string"},
+		{"policy of another type", "/v1/take", `{"policy":["api"],"key":"k"}`, api.InvalidRequest, "policy: it needs to be a string"},
+		{"cost of another type", "/v1/take", `{"policy":"api","key":"k","cost":"1"}`, api.InvalidRequest, "cost: it needs to be a whole number"},
+		{"cost true", "/v1/take", `{"policy":"api","key":"k","cost":true}`, api.InvalidRequest, "cost: it needs to be a whole number"},
+		{"cost with a fraction", "/v1/take", `{"policy":"api","key":"k","cost":1.5}`, api.InvalidRequest, "cost: 1.5 is not a whole number"},
+		{"cost 1.0", "/v1/take", `{"policy":"api","key":"k","cost":1.0}`, api.InvalidRequest, "cost: 1.0 is not a whole number"},
+		{"cost with an exponent", "/v1/take", `{"policy":"api","key":"k","cost":1e3}`, api.InvalidRequest, "cost: 1e3 is not a whole number"},
+		{"cost 0", "/v1/take", `{"policy":"api","key":"k","cost":0}`, api.InvalidRequest, "cost is 0"},
+		{"negative cost", "/v1/take", `{"policy":"api","key":"k","cost":-1}`, api.InvalidRequest, "cost is -1"},
+		{"cost over the bound", "/v1/take", `{"policy":"api","key":"k","cost":2147483648}`, api.InvalidRequest, "2147483648"},
+		{"cost beyond 64 bits", "/v1/take", `{"policy":"api","key":"k","cost":99999999999999999999}`, api.InvalidRequest, "cost: 99999999999999999999 is out of range"},
+		{"cost over the burst", "/v1/take", `{"policy":"api","key":"k","cost":201}`, api.CostExceedsBurst, "201"},
+		{"largest cost, over the burst", "/v1/take", `{"policy":"api","key":"k","cost":2147483647}`, api.CostExceedsBurst, "2147483647"},
+		{"no key", "/v1/take", `{"policy":"api"}`, api.InvalidRequest, "key: the field is missing"},
+		{"empty key", "/v1/take", `{"policy":"api","key":""}`, api.InvalidRequest, "0 bytes"},
+		{"key of 513 bytes", "/v1/take", `{"policy":"api","key":"` + long + `"}`, api.InvalidRequest, "513 bytes"},
+		{"key with a control character", "/v1/take", `{"policy":"api","key":"a\u0000b"}`, api.InvalidRequest, "control character"},
+		{"key with DEL", "/v1/take", "{\"policy\":\"api\",\"key\":\"a\x7fb\"}", api.InvalidRequest, "control character"},
+		{"key with C1", "/v1/take", `{"policy":"api","key":"a\u0085b"}`, api.InvalidRequest, "control character"},
+		{"broken UTF-8", "/v1/take", "{\"policy\":\"api\",\"key\":\"a\xff\"}", api.InvalidRequest, "not UTF-8"},
+		{"half a surrogate pair", "/v1/take", `{"policy":"api","key":"a\ud800b"}`, api.InvalidRequest, "key: the text has half of a surrogate pair"},
+		{"the other half", "/v1/take", `{"policy":"api","key":"\udc00"}`, api.InvalidRequest, "surrogate"},
+		{"two first halves", "/v1/take", `{"policy":"api","key":"\ud800\ud800"}`, api.InvalidRequest, "surrogate"},
+		{"empty request id", "/v1/take", `{"policy":"api","key":"k","request_id":""}`, api.InvalidRequest, "request_id"},
+		{"request id of 65 bytes", "/v1/take", `{"policy":"api","key":"k","request_id":"` + long[:65] + `"}`, api.InvalidRequest, "request_id has 65 bytes"},
+		{"waiting", "/v1/take", `{"policy":"api","key":"k","max_wait_ms":1}`, api.InvalidRequest, "max_wait_ms"},
+		{"policy and limits", "/v1/take", `{"policy":"api","limits":[{"rate":1,"per":"1s"}],"key":"k"}`, api.InvalidRequest, "not both"},
+		{"neither policy nor limits", "/v1/take", `{"key":"k"}`, api.InvalidRequest, "policy: the field is missing"},
+		{"empty policy", "/v1/take", `{"policy":"","key":"k"}`, api.UnknownPolicy, ""},
+		{"unknown policy", "/v1/take", `{"policy":"nope","key":"k"}`, api.UnknownPolicy, `"nope"`},
+		{"wrong limits", "/v1/take", `{"limits":[{"rate":1,"per":"1s","brust":2}],"key":"k"}`, api.InvalidPolicy, "brust"},
+		{"limits of another type", "/v1/take", `{"limits":"x","key":"k"}`, api.InvalidPolicy, "limits"},
+		{"deny_status", "/v1/take?deny_status=500", `{"policy":"api","key":"k"}`, api.InvalidRequest, "deny_status"},
+		{"deny_status twice", "/v1/take?deny_status=429&deny_status=403", `{"policy":"api","key":"k"}`, api.InvalidRequest, "deny_status"},
+		{"deny_status of a batch", "/v1/take/batch?deny_status=429", `{"requests":[{"policy":"api","key":"k"}]}`, api.InvalidRequest, "deny_status"},
+		{"consistency", "/v1/peek?consistency=eventual", `{"policy":"api","key":"k"}`, api.InvalidRequest, "consistency"},
+		{"peek with a cost", "/v1/peek", `{"policy":"api","key":"k","cost":1}`, api.InvalidRequest, "cost: there is no such field"},
+		{"stale peek of an unknown policy", "/v1/peek?consistency=stale", `{"policy":"nope","key":"k"}`, api.UnknownPolicy, ""},
+		{"stale peek without a key", "/v1/peek?consistency=stale", `{"policy":"api"}`, api.InvalidRequest, "key"},
+		{"reset with a request id", "/v1/reset", `{"policy":"api","key":"k","request_id":"x"}`, api.InvalidRequest, "request_id: there is no such field"},
+		{"refund with a wait", "/v1/refund", `{"policy":"api","key":"k","max_wait_ms":0}`, api.InvalidRequest, "max_wait_ms: there is no such field"},
+		{"refund of nothing", "/v1/refund", `{"policy":"api","key":"k","cost":0}`, api.InvalidRequest, "cost is 0"},
+		{"batch without requests", "/v1/take/batch", `{}`, api.InvalidRequest, "requests: there are 0"},
+		{"empty batch", "/v1/take/batch", `{"requests":[]}`, api.InvalidRequest, "requests: there are 0"},
+		{"10,001 requests", "/v1/take/batch", `{"requests":[` + strings.Repeat(`{"policy":"api","key":"k"},`, 10_000) + `{"policy":"api","key":"k"}]}`, api.InvalidRequest, "10001"},
+		{"null request", "/v1/take/batch", `{"requests":[null]}`, api.InvalidRequest, "requests[0]: null"},
+		{"unknown field of a request", "/v1/take/batch", `{"requests":[{"policy":"api","key":"k"},{"x":1}]}`, api.InvalidRequest, "requests[1].x"},
+		{"atomic of another type", "/v1/take/batch", `{"atomic":1,"requests":[]}`, api.InvalidRequest, "atomic: it needs to be true or false"},
+		{"requests of another type", "/v1/take/batch", `{"requests":{}}`, api.InvalidRequest, "requests: it needs to be an array"},
+		{"nested to the sky", "/v1/take", strings.Repeat("[", 20_000), api.InvalidRequest, "not valid JSON"},
+		{"nested limits", "/v1/take", `{"key":"k","limits":` + strings.Repeat("[", 5_000) + strings.Repeat("]", 5_000) + `}`, api.InvalidPolicy, "limits"},
+		{"5 MiB", "/v1/take", `{"policy":"api","key":"` + strings.Repeat("x", 5<<20) + `"}`, api.PayloadTooLarge, "4194304"},
+	} {
+		t.Run(tc.name, func(t *testing.T) { wantProblem(t, w.post(tc.path, tc.body), tc.code, tc.says) })
+	}
+	// What lies just within the bounds is fine.
+	for name, tc := range map[string][2]string{
+		"key of 512 bytes":         {"/v1/take", `{"policy":"api","key":"` + long[:512] + `"}`},
+		"request id of 64 bytes":   {"/v1/take", `{"policy":"api","key":"k","request_id":"` + long[:64] + `"}`},
+		"a surrogate pair":         {"/v1/take", `{"policy":"api","key":"\ud83d\ude00"}`},
+		"white space":              {"/v1/take", " {\n\t\"policy\" : \"api\" ,\r\n \"key\" : \"k\" } \n"},
+		"an escaped field name":    {"/v1/take", `{"policy":"api","k\u0065y":"k"}`},
+		"10,000 requests":          {"/v1/take/batch", `{"requests":[` + strings.Repeat(`{"policy":"api","key":"k"},`, 9_999) + `{"policy":"api","key":"k"}]}`},
+		"an explicit linearizable": {"/v1/peek?consistency=linearizable", `{"policy":"api","key":"k"}`},
+	} {
+		if r := w.post(tc[0], tc[1]); r.StatusCode != 200 {
+			t.Errorf("%s: %s %.300s", name, r.Status, r.body)
+		}
+	}
+}
+
+func TestAReusedRequestIDIs422(t *testing.T) {
+	w := newWorld(t)
+	w.post("/v1/take", `{"policy":"api","key":"k","request_id":"x"}`)
+	wantProblem(t, w.post("/v1/take", `{"policy":"api","key":"k","cost":2,"request_id":"x"}`), api.RequestIDReused, "x")
+}
+
+func TestABodyWithoutALengthIsBoundedToo(t *testing.T) {
+	w := newWorld(t)
+	for _, size := range []int{5 << 20, 1 << 30} {
+		r, err := http.NewRequest("POST", w.server.URL+"/v1/take", io.MultiReader(strings.NewReader(`{"key":"`), io.LimitReader(endless{}, int64(size))))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Content-Type", api.MediaJSON)
+		resp, err := w.server.Client().Do(r)
+		if err != nil {
+			// The server may close before the client has sent all. What it
+			// answered can be lost then, as HTTP/1.1 has it.
+			t.Logf("%d bytes: %v", size, err)
+			continue
+		}
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusRequestEntityTooLarge {
+			t.Errorf("%d bytes: %s", size, resp.Status)
+		}
+	}
+	rec := httptest.NewRecorder()
+	req := httptest.NewRequest("POST", "/v1/take", io.LimitReader(endless{}, 1<<40))
+	req.Header.Set("Content-Type", api.MediaJSON)
+	w.edge.ServeHTTP(rec, req)
+	if rec.Code != http.StatusRequestEntityTooLarge {
+		t.Errorf("without an end: %d", rec.Code)
+	}
+}
+
+// endless is a reader of the letter x.
+type endless struct{}
+
+func (endless) Read(b []byte) (int, error) {
+	for i := range b {
+		b[i] = 'x'
+	}
+	return len(b), nil
+}
+
+func TestOtherContentTypesAreRefusedWithTheCure(t *testing.T) {
+	w := newWorld(t)
+	const body = `{"policy":"api","key":"k"}`
+	for _, tc := range []struct{ header, says string }{
+		{"", "no content type"},
+		{"application/x-www-form-urlencoded", "-H 'Content-Type: application/json'"},
+		{"text/plain", `"text/plain" is not supported`},
+		{"application/json; charset=latin1", "charset"},
+		{"application/jsonx", "not supported"},
+		{"/;;", "not supported"},
+		{"application/yaml", "not supported"},
+	} {
+		var headers []string
+		if tc.header != "" {
+			headers = append(headers, "Content-Type: "+tc.header)
+		}
+		wantProblem(t, w.do("POST", "/v1/take", body, headers...), api.UnsupportedMediaType, tc.says)
+	}
+	wantProblem(t, w.post("/v1/take", body, "Content-Encoding: gzip"), api.UnsupportedMediaType, "gzip")
+	wantProblem(t, w.do("PUT", "/v1/policies/new", body, "Content-Type: text/plain"), api.UnsupportedMediaType, "application/yaml")
+	for _, fine := range []string{"application/json", "application/json; charset=utf-8", "Application/JSON;charset=UTF-8"} {
+		if r := w.do("POST", "/v1/take", body, "Content-Type: "+fine); r.StatusCode != 200 {
+			t.Errorf("%s: %s", fine, r.Status)
+		}
+	}
+}
+
+// TestJSONBodiesHaveTheFieldsOfTheContract holds the decoded types against
+// those that clients use.
+func TestJSONBodiesHaveTheFieldsOfTheContract(t *testing.T) {
+	for _, pair := range [][2]reflect.Type{
+		{reflect.TypeFor[takeRequest](), reflect.TypeFor[api.TakeRequest]()},
+		{reflect.TypeFor[batchRequest](), reflect.TypeFor[api.BatchRequest]()},
+		{reflect.TypeFor[keyRequest](), reflect.TypeFor[api.KeyRequest]()},
+		{reflect.TypeFor[refundRequest](), reflect.TypeFor[api.RefundRequest]()},
+	} {
+		if got, want := fieldNames(pair[0]), fieldNames(pair[1]); !reflect.DeepEqual(got, want) {
+			t.Errorf("%s has %v, and %s %v", pair[0], got, pair[1], want)
+		}
+	}
+}
+
+func TestHalfOpenConnectionsAreCutOff(t *testing.T) {
+	w := newWorld(t)
+	srv := Server(w.edge, "", w.edge.Logger)
+	if srv.ReadHeaderTimeout == 0 || srv.ReadTimeout == 0 || srv.WriteTimeout == 0 || srv.IdleTimeout == 0 || srv.MaxHeaderBytes == 0 {
+		t.Fatal("a bound is missing")
+	}
+	// As in production, only sooner.
+	srv.ReadHeaderTimeout, srv.ReadTimeout, srv.IdleTimeout = 100*time.Millisecond, 200*time.Millisecond, 100*time.Millisecond
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go srv.Serve(l)
+	defer srv.Close()
+	for name, sent := range map[string]string{
+		"silent":         "",
+		"half a header":  "POST /v1/take HTTP/1.1\r\nHost: x\r\nContent-",
+		"half a body":    "POST /v1/take HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{",
+		"half a chunk":   "POST /v1/take HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n40\r\n{",
+		"a large header": "GET /livez HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 64<<10) + "\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn, err := net.Dial("tcp", l.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			io.WriteString(conn, sent)
+			conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+			answer, err := io.ReadAll(conn)
+			if ne, ok := err.(net.Error); ok && ne.Timeout() {
+				t.Fatal("the server still waits")
+			}
+			if bytes.Contains(answer, []byte("HTTP/1.1 2")) || bytes.Contains(answer, []byte("HTTP/1.1 5")) {
+				t.Errorf("the answer is %.200q", answer)
+			}
+		})
+	}
+	if len(w.edge.inFlight) != 0 {
+		t.Error("a request still counts as in flight")
+	}
+}
+
+func FuzzJSONBodies(f *testing.F) {
+	w := newWorld(f)
+	paths := []string{"/v1/take", "/v1/take/batch", "/v1/peek", "/v1/peek?consistency=stale", "/v1/refund", "/v1/reset", "/v1/take?deny_status=429"}
+	for i, s := range []string{
+		`{"policy":"api","key":"k","cost":1,"request_id":"a","max_wait_ms":0}`,
+		`{"atomic":true,"requests":[{"policy":"api","key":"{a}b"},{"policy":"two","key":"{a}c","cost":3}]}`,
+		`{"limits":[{"name":"b","rate":1,"per":"1s"}],"key":"\ud83d\ude00"}`,
+		`{"policy":null}`, `[[[[`, `{"key":"\ud800`, `{"a":{"b":[1,2.5e3,true,null,"x"]}}`, "", `"`, `{"":1}`,
+	} {
+		f.Add(uint8(i), []byte(s))
+	}
+	f.Fuzz(func(t *testing.T, path uint8, body []byte) {
+		p := paths[int(path)%len(paths)]
+		noServerError(t, w, p, api.MediaJSON, body)
+	})
+}
+
+func FuzzBinaryBodies(f *testing.F) {
+	w := newWorld(f)
+	paths := []string{"/v1/take", "/v1/take/batch", "/v1/peek", "/v1/refund", "/v1/reset"}
+	b := &api.Batch{Atomic: true, Session: api.Session{ID: [16]byte{1}, Seq: 2, Acked: 1}}
+	b.Policies = append(b.Policies, api.PolicyRef{Inline: []byte(`[{"name":"b","rate":1,"per":"1s"}]`)})
+	for _, k := range []api.Kind{api.Take, api.Peek, api.Refund, api.Reset} {
+		op := api.Op{Kind: k, Policy: b.Ref("two"), Cost: 1, Key: fmt.Sprint("k", k)}
+		if k == api.Take || k == api.Refund {
+			op.RequestID = fmt.Sprint("id", k)
+		}
+		b.Add(op)
+		one := &api.Batch{Policies: b.Policies, N: 1, Ops: api.AppendOp(nil, op)}
+		f.Add(uint8(k), api.AppendBatch(nil, one))
+	}
+	f.Add(uint8(1), api.AppendBatch(nil, b))
+	b.Atomic = false
+	f.Add(uint8(1), api.AppendBatch(nil, b))
+	f.Fuzz(func(t *testing.T, path uint8, body []byte) {
+		noServerError(t, w, paths[int(path)%len(paths)], api.MediaBatch, body)
+	})
+}
+
+// noServerError posts a body to an edge over true state machines, where an
+// entry that would halt a replica fails the test as well.
+func noServerError(t *testing.T, w *world, path, media string, body []byte) {
+	req := httptest.NewRequest("POST", path, bytes.NewReader(body))
+	req.Header.Set("Content-Type", media)
+	rec := httptest.NewRecorder()
+	w.edge.ServeHTTP(rec, req)
+	if rec.Code >= 500 {
+		t.Errorf("%s %q: %d %s", path, body, rec.Code, rec.Body)
+	}
+}

@@ -1,0 +1,97 @@
+package httpapi
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/rlstore/rlstore/api"
+)
+
+const newPolicy = `{"name":"new","limits":[{"name":"burst","rate":5,"per":"1s"}]}`
+
+func TestPoliciesAreStoredAndGuardedByTheirRevision(t *testing.T) {
+	w := newWorld(t)
+	const media = "Content-Type: application/json"
+	put := func(rate string, headers ...string) response {
+		return w.do("PUT", "/v1/policies/new", strings.Replace(newPolicy, "5", rate, 1), append(headers, media)...)
+	}
+	wantProblem(t, w.do("GET", "/v1/policies/new", ""), api.UnknownPolicy, "new")
+	wantProblem(t, put("5", "If-Match: *"), api.RevisionConflict, "")
+	wantProblem(t, put("5", `If-Match: "1"`), api.RevisionConflict, "")
+	r := put("5", "If-None-Match: *")
+	if r.StatusCode != 201 || r.Header.Get("ETag") != `"4"` {
+		t.Errorf("%s %v", r.Status, r.Header)
+	}
+	same(t, r.body, `{"name":"new","limits":[{"name":"burst","algorithm":"token_bucket","rate":5,"per":"1s","burst":5}],
+		"mode":"strict","on_unavailable":"closed","enforcement":"enforce","revision":4}`)
+	wantProblem(t, put("5", "If-None-Match: *"), api.RevisionConflict, "")
+	if r := put("5"); r.StatusCode != 200 || r.Header.Get("ETag") != `"4"` {
+		t.Errorf("unchanged: %s %v", r.Status, r.Header)
+	}
+	wantProblem(t, put("6", `If-Match: "3"`), api.RevisionConflict, "")
+	if r := put("6", `If-Match: "4"`); r.StatusCode != 200 || r.Header.Get("ETag") != `"5"` {
+		t.Errorf("changed: %s %v", r.Status, r.Header)
+	}
+	if r := w.do("GET", "/v1/policies/new", ""); r.StatusCode != 200 || r.Header.Get("ETag") != `"5"` || !strings.Contains(r.body, `"revision":5`) {
+		t.Errorf("read: %s %v %s", r.Status, r.Header, r.body)
+	}
+	if r := w.do("GET", "/v1/policies/new", "", `If-None-Match: "5"`); r.StatusCode != 304 || r.body != "" {
+		t.Errorf("unchanged read: %s %q", r.Status, r.body)
+	}
+	if r := w.do("HEAD", "/v1/policies/new", ""); r.StatusCode != 200 || r.Header.Get("ETag") != `"5"` || r.body != "" {
+		t.Errorf("head: %s %v", r.Status, r.Header)
+	}
+	if r := w.do("GET", "/v1/policies", ""); !strings.HasPrefix(r.body, `{"policies":[{"name":"api",`) || !strings.HasSuffix(r.body, "\"revision\":5}\n") {
+		t.Errorf("list: %s", r.body)
+	}
+	wantProblem(t, w.do("DELETE", "/v1/policies/new", "", `If-Match: "4"`), api.RevisionConflict, "")
+	if r := w.do("DELETE", "/v1/policies/new", "", `If-Match: "5"`); r.StatusCode != 204 || r.body != "" {
+		t.Errorf("delete: %s %q", r.Status, r.body)
+	}
+	wantProblem(t, w.do("DELETE", "/v1/policies/new", ""), api.UnknownPolicy, "new")
+}
+
+func TestConditionsAreReadStrictly(t *testing.T) {
+	w := newWorld(t)
+	for _, tc := range []struct {
+		header string
+		code   api.Code
+	}{
+		{`If-Match: 7`, api.InvalidRequest},
+		{`If-Match: "7`, api.InvalidRequest},
+		{`If-Match: "`, api.InvalidRequest},
+		{`If-Match: W/"7"`, api.InvalidRequest},
+		{`If-Match: "7", "8"`, api.InvalidRequest},
+		{`If-Match: "x"`, api.RevisionConflict},
+		{`If-Match: "07"`, api.RevisionConflict},
+		{`If-Match: "-1"`, api.RevisionConflict},
+		{`If-Match: ""`, api.RevisionConflict},
+		{`If-Match: "99999999999999999999"`, api.RevisionConflict},
+		{`If-None-Match: "7"`, api.InvalidRequest},
+	} {
+		wantProblem(t, w.do("PUT", "/v1/policies/new", newPolicy, tc.header, "Content-Type: application/json"), tc.code, "")
+	}
+	wantProblem(t, w.do("PUT", "/v1/policies/new", newPolicy, "If-Match: *", "If-None-Match: *", "Content-Type: application/json"), api.InvalidRequest, "one of")
+}
+
+func TestPoliciesComeAsYAMLOrJSON(t *testing.T) {
+	w := newWorld(t)
+	const yaml = "name: ns/y\nlimits:\n  - {name: burst, rate: 5, per: 1s}\n"
+	for i, media := range []string{"application/yaml", "text/yaml", "application/x-yaml", "text/yaml; charset=utf-8"} {
+		r := w.do("PUT", "/v1/policies/ns/y", yaml, "Content-Type: "+media)
+		if want := map[bool]int{true: 201, false: 200}[i == 0]; r.StatusCode != want {
+			t.Errorf("%s: %s %s", media, r.Status, r.body)
+		}
+	}
+	if r := w.do("GET", "/v1/policies/ns/y", ""); r.StatusCode != 200 {
+		t.Errorf("a name with a namespace: %s", r.Status)
+	}
+	p := wantProblem(t, w.do("PUT", "/v1/policies/bad", "name: bad\nlimits:\n  - {name: a, rate: 0, per: 1s}\nmood: x\n", "Content-Type: application/yaml"), api.InvalidPolicy, "")
+	if len(p.Errors) != 2 || p.Errors[0].Line == 0 {
+		t.Errorf("the errors are not all listed: %+v", p.Errors)
+	}
+	wantProblem(t, w.do("PUT", "/v1/policies/other", yaml, "Content-Type: application/yaml"), api.InvalidPolicy, "name")
+	wantProblem(t, w.do("PUT", "/v1/policies/UPPER", yaml, "Content-Type: application/yaml"), api.InvalidRequest, "UPPER")
+	wantProblem(t, w.do("PUT", "/v1/policies/api/overrides", yaml, "Content-Type: application/yaml"), api.NotFound, "overrides")
+	wantProblem(t, w.do("PUT", "/v1/policies/big", strings.Repeat("# x\n", 2<<20), "Content-Type: application/yaml"), api.PayloadTooLarge, "")
+}
