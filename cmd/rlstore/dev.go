@@ -69,6 +69,9 @@ func runDev(ctx context.Context, a *app, o *devOptions) (err error) {
 	}
 	var nodes []*server.Server
 	for _, cfg := range devConfigs(o) {
+		if err := cfg.WithDefaults().Validate(); err != nil {
+			return &usageError{err}
+		}
 		cfg.Logger = cfg.NewLogger(a.err)
 		s, err := server.New(cfg)
 		if err != nil {
