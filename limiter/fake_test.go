@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -31,6 +32,8 @@ type fakeNode struct {
 	*fakeCluster
 	*Limiter
 	id string
+
+	starting atomic.Bool // its catalog is not current
 
 	mu      sync.Mutex
 	routes  func(slot uint16) uint32
@@ -100,6 +103,7 @@ func (n *fakeNode) Route(slot uint16) uint32 {
 }
 
 func (n *fakeNode) SlotMapVersion() uint64 { return 42 }
+func (n *fakeNode) Current() bool          { return !n.starting.Load() }
 
 func (c *fakeCluster) setLeader(shard uint32, id string) {
 	c.mu.Lock()

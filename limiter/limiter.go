@@ -11,6 +11,9 @@ import (
 // Catalog is this node's copy of the replicated catalog. It is safe for
 // concurrent use, and its answers cost no more than a map look-up.
 type Catalog interface {
+	// Current says whether the copy has caught up since the node started. Until
+	// then a policy that it lacks may exist all the same.
+	Current() bool
 	// Policy returns the resolved limits of a policy.
 	Policy(name string) (*policy.Set, bool)
 	// Route returns the shard that owns a slot.
@@ -106,6 +109,10 @@ type Options struct {
 //
 // Without a deadline in ctx, Do gives up on a shard after [DefaultPatience].
 func (l *Limiter) Do(ctx context.Context, b *api.Batch, o Options) ([]byte, error) {
+	if err := l.awaitCatalog(ctx, o); err != nil {
+		l.metrics.Failed(api.NoLeader, b.N)
+		return nil, err
+	}
 	pl, err := l.plan(b)
 	if err != nil {
 		return nil, err
@@ -150,6 +157,9 @@ func (l *Limiter) decide(ctx context.Context, pl *plan, o Options) ([]byte, erro
 func (l *Limiter) Forwarded(ctx context.Context, shard uint32, batch []byte) ([]byte, error) {
 	b, err := api.DecodeBatch(batch)
 	if err != nil {
+		return nil, err
+	}
+	if err := l.awaitCatalog(ctx, Options{NoForward: true}); err != nil {
 		return nil, err
 	}
 	pl, err := l.plan(b)

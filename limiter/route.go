@@ -28,6 +28,28 @@ const (
 	retryAdvice = time.Second
 )
 
+// awaitCatalog waits until this node knows all policies: one that has just
+// started must not say of any that it does not exist. A caller that wants no
+// forwarding finds a better node faster than this one catches up.
+func (l *Limiter) awaitCatalog(ctx context.Context, o Options) error {
+	if l.catalog.Current() {
+		return nil
+	}
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, DefaultPatience)
+		defer cancel()
+	}
+	for !o.NoForward && pause(ctx, firstWait) {
+		if l.catalog.Current() {
+			return nil
+		}
+	}
+	p := api.NewProblem(api.NoLeader, "this node is starting, and has not caught up with the policies yet")
+	p.RetryAfter = retryAdvice
+	return p
+}
+
 // send has w decided by its shard's leader, and looks for that leader again for
 // as long as ctx allows and a repetition is safe.
 func (l *Limiter) send(ctx context.Context, w *work, o Options) ([]byte, error) {

@@ -361,3 +361,36 @@ func TestAForwardedBatchIsNotTrusted(t *testing.T) {
 		})
 	}
 }
+
+// A node that has just started may lack a policy that exists: it waits until it
+// has caught up, or says that nothing was applied, but never "unknown policy".
+func TestAStartingNodeDeniesNoPolicy(t *testing.T) {
+	c := newFake(t)
+	n := c.nodes["n1"]
+	n.starting.Store(true)
+	late := take("late", keyIn(1, 0))
+	isNoLeader := func(what string, err error) {
+		t.Helper()
+		if p := api.AsProblem(err); err == nil || p.Code != api.NoLeader || p.Outcome != api.NotApplied {
+			t.Errorf("%s: %v; want no-leader, not applied", what, err)
+		}
+	}
+	_, err := n.Do(bg, batchOf(late), Options{NoForward: true})
+	isNoLeader("a caller that forwards itself", err)
+	_, err = n.Forwarded(bg, 1, api.AppendBatch(nil, batchOf(late)))
+	isNoLeader("a peer", err)
+	ctx, cancel := context.WithTimeout(bg, 50*time.Millisecond)
+	defer cancel()
+	_, err = n.Do(ctx, batchOf(late), Options{})
+	isNoLeader("a caller without patience", err)
+
+	done := make(chan error, 1)
+	go func() {
+		_, err := n.Do(bg, batchOf(take("api", keyIn(1, 0))), Options{})
+		done <- err
+	}()
+	n.starting.Store(false)
+	if err := <-done; err != nil {
+		t.Errorf("a caller with patience: %v", err)
+	}
+}

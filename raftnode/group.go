@@ -37,8 +37,9 @@ type group struct {
 	handover  sync.Mutex  // held while leadership is being handed over
 	snapshots snapshotBudget
 
-	stop context.CancelFunc
-	done sync.WaitGroup
+	quiet func() // silences the library's log
+	stop  context.CancelFunc
+	done  sync.WaitGroup
 }
 
 // openGroup opens a group's disk state and starts its Raft. first is its first
@@ -71,7 +72,9 @@ func (n *Node) openGroup(id uint32, first *raft.Configuration) (_ *group, err er
 		}
 	}()
 
-	hlog := slogbridge.New(newRaftLog(g.log))
+	raftLog, seen := newRaftLog(g.log)
+	g.quiet = seen.close
+	hlog := slogbridge.New(raftLog)
 	snaps, err := raft.NewFileSnapshotStoreWithLogger(dir, snapshotsKept, hlog.Named("snapshot"))
 	if err != nil {
 		return nil, fmt.Errorf("open the snapshots of group %d: %w", id, err)
@@ -252,6 +255,7 @@ func (g *group) establish(n *Node) error {
 
 // close stops the group: first its watcher, then Raft, then what rests on it.
 func (g *group) close() error {
+	g.quiet()
 	g.stop()
 	g.done.Wait()
 	if g.coalescer != nil {

@@ -20,12 +20,21 @@ type raftLog struct {
 }
 
 type seenMessages struct {
-	mu   sync.Mutex // guards last
-	last map[string]time.Time
+	mu     sync.Mutex // guards the next two
+	last   map[string]time.Time
+	closed bool // the group is closing: its broken connections are no news
 }
 
-func newRaftLog(l *slog.Logger) *slog.Logger {
-	return slog.New(raftLog{l.Handler(), &seenMessages{last: map[string]time.Time{}}})
+func (s *seenMessages) close() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+}
+
+// newRaftLog returns the library's logger; closing seen silences it.
+func newRaftLog(l *slog.Logger) (_ *slog.Logger, seen *seenMessages) {
+	seen = &seenMessages{last: map[string]time.Time{}}
+	return slog.New(raftLog{l.Handler(), seen}), seen
 }
 
 // lower is the level under which a record of the library is logged.
@@ -40,7 +49,7 @@ func (h raftLog) Enabled(ctx context.Context, l slog.Level) bool {
 func (h raftLog) Handle(ctx context.Context, r slog.Record) error {
 	h.seen.mu.Lock()
 	last, ok := h.seen.last[r.Message]
-	repeated := ok && r.Time.Sub(last) < repeatAfter
+	repeated := ok && r.Time.Sub(last) < repeatAfter || h.seen.closed
 	if !repeated {
 		h.seen.last[r.Message] = r.Time
 	}

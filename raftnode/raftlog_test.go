@@ -11,12 +11,14 @@ import (
 // at a level below.
 func TestRaftsLogIsLoweredAndNotRepeated(t *testing.T) {
 	var out bytes.Buffer
-	l := newRaftLog(slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelInfo})).With("group", 3))
+	l, seen := newRaftLog(slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelInfo})).With("group", 3))
 	for range 10 {
 		l.With("peer", "n2").Error("failed to heartbeat")
 	}
 	l.Warn("heartbeat timeout reached, starting election")
 	l.Info("entering follower state")
+	seen.close()
+	l.Error("failed to decode incoming command")
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
 	if len(lines) != 2 {
 		t.Fatalf("%d lines, want 2:\n%s", len(lines), out.String())

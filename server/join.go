@@ -17,6 +17,7 @@ import (
 // catalog is the node's catalog for the limiter.
 type catalog struct{ node *raftnode.Node }
 
+func (c catalog) Current() bool                          { return c.node.CatalogCurrent() }
 func (c catalog) Policy(name string) (*policy.Set, bool) { return c.node.Catalog().Policy(name) }
 func (c catalog) Route(slot uint16) uint32               { return c.node.Catalog().Route(slot) }
 func (c catalog) SlotMapVersion() uint64                 { return c.node.Catalog().SlotMapVersion() }

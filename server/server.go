@@ -198,7 +198,7 @@ func (s *Server) shutdown() error {
 	s.log.Info("stopping: handing leaderships over")
 	dctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	if err := s.node.Drain(dctx); err != nil {
-		s.log.Warn("not every leadership could be handed over; the others will elect", "error", err)
+		s.log.Info("not every leadership could be handed over; the others will elect", "error", err)
 	}
 	cancel()
 	fctx, cancel := context.WithTimeout(context.Background(), finishTimeout)
