@@ -36,6 +36,7 @@ func TestEveryAnswerFollowsFromTheLog(t *testing.T) {
 	t.Cleanup(func() { stop(); wg.Wait() })
 	const callers = 10
 	errs := make([]error, callers)
+	failed := make(chan error, callers)
 	for i := range callers {
 		r := rand.New(rand.NewPCG(rng.Uint64(), uint64(i)))
 		m := &mixer{c: c, h: h, cl: cl, rng: r, own: fmt.Sprintf("own-%d", i), policies: []api.Policy{tight, wide}}
@@ -51,7 +52,9 @@ func TestEveryAnswerFollowsFromTheLog(t *testing.T) {
 				case <-ctx.Done():
 					return
 				case <-tick.C:
-					errs[i] = step(n)
+					if errs[i] = step(n); errs[i] != nil {
+						failed <- errs[i]
+					}
 				}
 			}
 		})
@@ -62,12 +65,12 @@ func TestEveryAnswerFollowsFromTheLog(t *testing.T) {
 		if fault == 0 {
 			n = c.leaderOf(t, "shared-0")
 		}
-		flows(t, h, 500)
+		flows(t, h, 500, failed)
 		switch kind := rng.IntN(3); kind {
 		case 0:
 			t.Logf("kill -9 %s", n.id)
 			n.kill(t)
-			flows(t, h, 100)
+			flows(t, h, 100, failed)
 			n.start(t)
 		case 1:
 			t.Logf("SIGSTOP %s", n.id)
@@ -81,7 +84,7 @@ func TestEveryAnswerFollowsFromTheLog(t *testing.T) {
 		}
 		n.waitReady(t)
 	}
-	flows(t, h, 500)
+	flows(t, h, 500, failed)
 	stop()
 	wg.Wait()
 	report(t, errs)
@@ -89,12 +92,17 @@ func TestEveryAnswerFollowsFromTheLog(t *testing.T) {
 	t.Logf("%d operations replayed", len(h.events))
 }
 
-// flows waits until n more answers have come.
-func flows(t testing.TB, h *history, n int) {
+// flows waits until n more answers have come, or a caller has failed.
+func flows(t testing.TB, h *history, n int, failed <-chan error) {
 	t.Helper()
 	size := func() int { h.mu.Lock(); defer h.mu.Unlock(); return len(h.events) }
 	from := size()
 	eventually(t, "the callers get answers", func() error {
+		select {
+		case err := <-failed:
+			t.Fatal(err)
+		default:
+		}
 		if size() < from+n {
 			return errNotYet
 		}
