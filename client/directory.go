@@ -48,18 +48,16 @@ func parseEndpoint(s string) (*endpoint, error) {
 	return &endpoint{base: u, batch: batch}, nil
 }
 
-// target is where an attempt goes: straight to the leader, or to some node that
-// is to forward.
+// target is where an attempt goes.
+//
+// Usually a node is not to forward: either it is the leader, or none is known,
+// and then the node says at once who is, or that there is none. A node that
+// waits for a leader on our behalf would leave the outcome in doubt where there
+// is nothing to doubt. Only when the leader is there and cannot be reached from
+// here, another node is to forward.
 type target struct {
-	node   *endpoint
-	direct bool
-}
-
-func (t target) String() string {
-	if t.direct {
-		return t.node.base.String() + " (leader)"
-	}
-	return t.node.base.String()
+	node    *endpoint
+	forward bool
 }
 
 // routes is a snapshot of what the client knows; it is never changed.
@@ -151,8 +149,11 @@ func (d *directory) all() []*endpoint {
 // target returns where a batch of shard goes now.
 func (d *directory) target(shard uint32) target {
 	if r := d.now.Load(); r != nil {
-		if l := r.leaders[shard]; l.node != nil && l.node.shunned.Load() <= d.c.now() {
-			return target{node: l.node, direct: true}
+		if l := r.leaders[shard]; l.node != nil {
+			if l.node.shunned.Load() <= d.c.now() {
+				return target{node: l.node}
+			}
+			return target{node: d.all()[0], forward: true}
 		}
 	}
 	return target{node: d.all()[0]}
@@ -276,14 +277,16 @@ func (d *directory) adopt(cluster *api.Cluster) error {
 	if d.closed {
 		return nil
 	}
-	byID := map[string]*endpoint{}
+	byID := map[string]*endpoint{} // those that the answering node can reach
 	keep := map[string]bool{}
 	for _, s := range d.seeds {
 		keep[s] = true
 	}
 	for _, n := range cluster.Nodes {
 		if e, err := d.node(n.HTTP); err == nil {
-			byID[n.ID] = e
+			if n.Reachable || n.ID == cluster.NodeID {
+				byID[n.ID] = e
+			}
 			keep[e.base.String()] = true
 		}
 	}

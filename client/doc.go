@@ -19,8 +19,8 @@
 //     as the store gets busier.
 //  2. It goes straight to the leader. It learns the slot map and the leaders
 //     from GET /v1/cluster of any node, follows not-leader answers, and looks
-//     again when a connection breaks or a newer slot map shows up. While it
-//     knows no leader it asks any node, which forwards.
+//     again when a connection breaks or a newer slot map shows up. A leader
+//     that it cannot reach itself it reaches through the other nodes.
 //  3. It charges exactly once. Every batch has a number in a session of its
 //     lane, under which the store recognises a repetition and gives the first
 //     answer again. So whatever may have been applied is repeated under its

@@ -14,3 +14,18 @@ func Waiting(c *Client) (n int) {
 	}
 	return n
 }
+
+// OnWire tells whether an attempt is being made.
+func OnWire(c *Client) bool {
+	for _, l := range c.dir.allLanes() {
+		l.mu.Lock()
+		for _, b := range l.flying {
+			if b.attempt != nil {
+				l.mu.Unlock()
+				return true
+			}
+		}
+		l.mu.Unlock()
+	}
+	return false
+}

@@ -35,6 +35,13 @@ type fake struct {
 	direct  int // of them, with the header that forbids forwarding
 	asked   int // GET /v1/cluster
 	fault   func(node int, b *api.Batch) *fault
+
+	table        *[api.Slots]uint32 // of slots, at tableVersion
+	tableVersion uint64
+	advertised   map[int]string // addresses of nodes, if not their own
+
+	// handleBatch answers a batch by hand if it returns true; nil is never.
+	handleBatch func(w http.ResponseWriter, b *api.Batch) bool
 }
 
 type fakeShard struct {
@@ -62,6 +69,7 @@ type fault struct {
 	wait    <-chan struct{} // before anything else; the client's leaving ends it
 	problem *api.Problem    // answer this, apply nothing
 	drop    bool            // break the connection, apply nothing
+	then    func()          // after applying
 	cut     bool            // apply, then break the connection
 }
 
@@ -144,11 +152,14 @@ func (f *fake) count() (n int) {
 }
 
 func (f *fake) shardOf(key string) uint32 {
-	table, err := f.slots.Table()
-	if err != nil {
-		panic(err)
+	if f.tableVersion != f.slots.Version {
+		var err error
+		if f.table, err = f.slots.Table(); err != nil {
+			panic(err)
+		}
+		f.tableVersion = f.slots.Version
 	}
-	return table[api.Slot(key)]
+	return f.table[api.Slot(key)]
 }
 
 // keyIn returns a key of shard; n tells such keys apart.
@@ -178,8 +189,8 @@ func (f *fake) serveCluster(node int, w http.ResponseWriter) {
 	defer f.mu.Unlock()
 	f.asked++
 	c := api.Cluster{ClusterID: "fake", NodeID: id(node), SlotMap: f.slots}
-	for n, s := range f.nodes {
-		c.Nodes = append(c.Nodes, api.ClusterNode{ID: id(n), HTTP: s.URL, Reachable: true})
+	for n := range f.nodes {
+		c.Nodes = append(c.Nodes, api.ClusterNode{ID: id(n), HTTP: f.address(n), Reachable: true})
 	}
 	for n, s := range f.shards {
 		st := api.ShardStatus{ID: n, Term: s.term}
@@ -190,6 +201,14 @@ func (f *fake) serveCluster(node int, w http.ResponseWriter) {
 		c.Shards = append(c.Shards, st)
 	}
 	json.NewEncoder(w).Encode(c)
+}
+
+// address is what the cluster tells of a node.
+func (f *fake) address(node int) string {
+	if a, ok := f.advertised[node]; ok {
+		return a
+	}
+	return f.nodes[node].URL
 }
 
 func id(node int) string { return "n" + strconv.Itoa(node+1) }
@@ -238,6 +257,9 @@ func (f *fake) serveBatch(node int, w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	if f.handleBatch != nil && f.handleBatch(w, b) {
+		return
+	}
 	if ft.drop {
 		panic(http.ErrAbortHandler)
 	}
@@ -248,6 +270,9 @@ func (f *fake) serveBatch(node int, w http.ResponseWriter, r *http.Request) {
 		w.Header().Set(api.HeaderSlotMap, strconv.FormatUint(f.slots.Version, 10))
 		reply, p = f.decide(node, b, never)
 		f.mu.Unlock()
+	}
+	if ft.then != nil {
+		ft.then()
 	}
 	if ft.cut {
 		panic(http.ErrAbortHandler)
@@ -281,7 +306,7 @@ func (f *fake) decide(node int, b *api.Batch, never bool) ([]byte, *api.Problem)
 		return nil, p
 	case never && sh.leader != node:
 		p := api.NewProblem(api.NotLeader, "shard %d", shard)
-		p.Leader, p.Shard, p.SlotMapVersion = f.nodes[sh.leader].URL, shard, f.slots.Version
+		p.Leader, p.Shard, p.SlotMapVersion = f.address(sh.leader), shard, f.slots.Version
 		return nil, p
 	}
 	ss := sh.sessions[b.Session.ID]

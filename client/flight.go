@@ -191,7 +191,7 @@ func (l *lane) carry(ctx context.Context, b *batch) {
 		}
 		hops = 0
 		if sleep(ctx, wait.next(atLeast)) == nil {
-			l.c.logger.Debug("rlstore: trying a batch again", "shard", l.shard, "node", to.String(), "error", b.why)
+			l.c.logger.Debug("rlstore: trying a batch again", "shard", l.shard, "node", to.node.base.String(), "error", b.why)
 		}
 	}
 }

@@ -45,7 +45,7 @@ func (c *Client) send(ctx context.Context, to target, a *attempt) *response {
 	h := c.header(4)
 	h["Content-Type"] = mediaBatch
 	h["Accept"] = mediaBatch
-	if to.direct {
+	if !to.forward {
 		h[api.HeaderForward] = never
 	}
 	req := (&http.Request{
