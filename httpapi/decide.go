@@ -81,7 +81,7 @@ func (e *edge) peek(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (e *edge) stalePeek(w http.ResponseWriter, r *http.Request, req *keyRequest) error {
-	var b batch
+	b := batch{inline: e.AllowInline}
 	if e.StalePeek == nil {
 		return api.NewProblem(api.InvalidRequest, "consistency: stale peeks are not supported on this node")
 	}
@@ -168,7 +168,7 @@ func (e *edge) open(r *http.Request, v any) (binary []byte, o limiter.Options, e
 
 // one decides a single operation.
 func (e *edge) one(ctx context.Context, kind api.Kind, t *takeRequest, o limiter.Options) (*answer, error) {
-	var b batch
+	b := batch{inline: e.AllowInline}
 	if err := b.add(kind, t); err != nil {
 		return nil, err
 	}
@@ -217,7 +217,7 @@ func (e *edge) many(ctx context.Context, req *batchRequest, o limiter.Options) (
 	if n == 0 || n > api.MaxBatch {
 		return nil, api.NewProblem(api.InvalidRequest, "requests: there are %d of them; a batch takes 1 to %d", n, api.MaxBatch)
 	}
-	b := batch{Batch: api.Batch{Atomic: req.Atomic}}
+	b := batch{Batch: api.Batch{Atomic: req.Atomic}, inline: e.AllowInline}
 	out := &api.BatchResponse{Results: make([]api.BatchResult, n)}
 	for i := range req.Requests {
 		if err := b.add(api.Take, &req.Requests[i]); err != nil {

@@ -254,6 +254,12 @@ func TestLimitsMayComeWithTheRequest(t *testing.T) {
 	if len(p.Errors) == 0 {
 		t.Error("the errors are not listed")
 	}
+	r = w.post("/v1/take/batch", `{"requests":[{"limits":[{"name":"b","rate":0,"per":"1s"}],"key":"k"}]}`)
+	if !strings.Contains(r.body, `"errors":[{"line":0,"path":"limits[0].rate"`) {
+		t.Errorf("the errors are not listed in a batch: %s", r.body)
+	}
+	w = newWorld(t, func(c *Config) { c.AllowInline = false })
+	wantProblem(t, w.post("/v1/take", `{"limits":[{"name":"b","rate":3,"per":"1s"}],"key":"k"}`), api.InvalidRequest, "--allow-inline-limits")
 }
 
 func TestTroubleBelowIsToldAsTheContractSays(t *testing.T) {

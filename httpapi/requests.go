@@ -41,7 +41,8 @@ type refundRequest struct {
 // batch gathers operations for the limiter.
 type batch struct {
 	api.Batch
-	refs map[string]int // of names, and of inline limits behind a NUL
+	inline bool           // limits in requests are allowed
+	refs   map[string]int // of names, and of inline limits behind a NUL
 }
 
 // add checks what only JSON can get wrong, or the binary form cannot hold, and
@@ -52,6 +53,8 @@ func (b *batch) add(kind api.Kind, t *takeRequest) error {
 		return api.NewProblem(api.InvalidRequest, "policy and limits: give one of them, not both")
 	case t.Policy == nil && t.Limits == nil:
 		return api.NewProblem(api.InvalidRequest, "policy: the field is missing")
+	case t.Limits != nil && !b.inline:
+		return api.NewProblem(api.InvalidRequest, "limits: limits in requests are not allowed on this server; name a policy, or start it with --allow-inline-limits")
 	case t.Key == nil:
 		return api.NewProblem(api.InvalidRequest, "key: the field is missing")
 	case t.RequestID != nil && *t.RequestID == "":

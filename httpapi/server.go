@@ -62,7 +62,7 @@ type Config struct {
 	SlotMapVersion func() uint64
 
 	Version     api.Version
-	AllowInline bool // of limits in requests; the limiter's own setting decides
+	AllowInline bool // take limits in JSON requests; the limiter, too, must allow them
 
 	Metrics    http.Handler          // serves /metrics; nil is an empty page
 	Registerer prometheus.Registerer // of the edge's own metrics; nil keeps them to itself

@@ -128,6 +128,7 @@ func (l *Limiter) attempt(ctx context.Context, w *work, o Options) (reply []byte
 		// The stored answer to a session's number that stood for another batch
 		// then, or a peer that is out of its mind.
 		p = api.NewProblem(api.OutcomeUnknown, "shard %d answered another number of operations than it was sent", w.shard)
+		l.logger.Error("a shard's answer does not fit its question", "shard", w.shard, "leader", leader.ID, "operations", w.batch.N)
 		p.Retryable = false // it would answer the same again
 		return nil, p, false
 	case disowned(reply):
