@@ -93,11 +93,11 @@ func (g *group) servers() []raft.Server {
 	return f.Configuration().Servers
 }
 
-// isCaughtUp tells whether a peer has applied, a moment ago, nearly all that
-// this node has of g.
+// isCaughtUp tells whether a peer had applied, a moment ago, nearly all that
+// this node had of g then.
 func (n *Node) isCaughtUp(id string, g *group) bool {
-	s, ok := n.peers.group(id, g.id)
-	return ok && s.Applied+caughtUp >= g.raft.CommitIndex()
+	lag, ok := n.peers.lag(id, g.id)
+	return ok && lag <= caughtUp
 }
 
 // handOver moves g's leadership to target: it lets the entries in flight

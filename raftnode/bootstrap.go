@@ -263,3 +263,17 @@ func (n *Node) enter(ctx context.Context, addr string) error {
 	n.peers.learn(a.Members)
 	return nil
 }
+
+// checkJoin looks for the mistake of giving a node of one cluster the addresses
+// of another. A node with a cluster has no use for --join, so it only tells.
+func (n *Node) checkJoin(ctx context.Context) {
+	for _, addr := range n.cfg.Join {
+		if addr == n.cfg.RaftAdvertise {
+			continue
+		}
+		var refused *RefusedError
+		if _, err := n.ask(ctx, addr); errors.As(err, &refused) && !refused.Retryable {
+			n.log.Warn("a --join address is not of this node's cluster; the node stays in its own", "cluster", n.ClusterID(), "error", refused)
+		}
+	}
+}

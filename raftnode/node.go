@@ -136,6 +136,7 @@ func Open(cfg Config) (_ *Node, err error) {
 		metrics: newMetrics(), catalog: fsm.NewCatalog(),
 		formed: make(chan struct{}), applied: make(chan struct{}, 1),
 	}
+	n.peers.put(n.self()) // Raft looks its own address up, too
 	n.metrics.node = n
 	n.mux = NewMux(cfg.Listener, cfg.RaftAdvertise, n.identity, n.log)
 	n.handle()
@@ -169,6 +170,7 @@ func (n *Node) run(ctx context.Context) {
 	n.done.Go(func() { n.balance(ctx) })
 	n.done.Go(func() { n.keepSnapshots(ctx) })
 	n.done.Go(func() { n.waiters.run(ctx, n.applied, n.catalog) })
+	n.done.Go(func() { n.checkJoin(ctx) })
 	n.knock(ctx)
 }
 

@@ -48,8 +48,9 @@ type groupStatus struct {
 
 // peers is the address book: what this node last heard of each other one.
 type peers struct {
-	mu    sync.Mutex // guards the next two
+	mu    sync.Mutex // guards the next three
 	heard map[string]peerState
+	lags  map[string]peerLags
 	book  map[string]Member // of the members, from the data folder; kept up to date
 }
 
@@ -58,8 +59,17 @@ type peerState struct {
 	at time.Time // when it answered
 }
 
+// peerLags is how many entries a peer's replicas had yet to apply, by group, of
+// those that this node knew as committed when it asked. An answer is up to a
+// second old, and a shard may take thousands of entries a second: held against
+// what is committed now, a peer that is right behind would look far away.
+type peerLags struct {
+	groups map[uint32]uint64
+	at     time.Time // when it answered
+}
+
 func newPeers(members []Member) *peers {
-	p := &peers{heard: map[string]peerState{}, book: map[string]Member{}}
+	p := &peers{heard: map[string]peerState{}, lags: map[string]peerLags{}, book: map[string]Member{}}
 	for _, m := range members {
 		p.book[m.ID] = m
 	}
@@ -76,6 +86,32 @@ func (p *peers) note(s status) (moved bool) {
 	return moved
 }
 
+// measure records how far behind a peer was that has just answered; own is
+// this node's replicas as they were before it asked.
+func (p *peers) measure(s status, own []groupStatus) {
+	l := peerLags{groups: map[uint32]uint64{}, at: time.Now()}
+	for _, theirs := range s.Groups {
+		for _, g := range own {
+			if g.ID == theirs.ID {
+				l.groups[g.ID] = g.Commit - min(g.Commit, theirs.Applied)
+			}
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lags[s.ID] = l
+}
+
+// lag returns how many entries of a group a peer had yet to apply when it was
+// last asked, if that is recent.
+func (p *peers) lag(id string, group uint32) (entries uint64, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l := p.lags[id]
+	entries, ok = l.groups[group]
+	return entries, ok && time.Since(l.at) < unreachableAfter
+}
+
 // learn adds members known from elsewhere than their own mouth.
 func (p *peers) learn(members []Member) {
 	p.mu.Lock()
@@ -85,6 +121,13 @@ func (p *peers) learn(members []Member) {
 			p.book[m.ID] = m
 		}
 	}
+}
+
+// put enters a member, or its new addresses.
+func (p *peers) put(m Member) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.book[m.ID] = m
 }
 
 // member returns the addresses of a node.
@@ -160,11 +203,13 @@ func (n *Node) probeOnce(ctx context.Context) {
 func (n *Node) ask(ctx context.Context, addr string) (status, error) {
 	ctx, cancel := context.WithTimeout(ctx, probeEvery)
 	defer cancel()
+	own := n.status()
 	var s status
-	if err := n.call(ctx, addr, methodStatus, n.status(), &s); err != nil {
+	if err := n.call(ctx, addr, methodStatus, own, &s); err != nil {
 		return s, err
 	}
 	n.heard(s)
+	n.peers.measure(s, own.Groups)
 	return s, nil
 }
 
