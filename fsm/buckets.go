@@ -30,6 +30,8 @@ type Buckets struct {
 	groups    []group
 	ops       int
 	made      int // buckets
+	staged    [lookahead]staged
+	touched   uint64 // means nothing; see table.touch
 	b         bucket
 	res       api.Result
 	reply     replySets
@@ -122,6 +124,8 @@ func (m *Buckets) apply(index uint64, entry []byte) (*Applied, error) {
 		return nil, fmt.Errorf("fsm: unknown entry kind %d: it was written by a newer rlstore", kind)
 	}
 	m.sets.collect()
+	clear(m.groups)
+	clear(m.staged[:])
 	return a, nil
 }
 
@@ -224,20 +228,44 @@ func (m *Buckets) commit(offset uint32) api.Commit {
 	return api.Commit{Shard: m.shard, Index: m.index, Offset: offset, TimeNS: m.last}
 }
 
+// staged is an operation decoded ahead.
+type staged struct {
+	op   api.Op // aliases the entry
+	set  *set
+	key  uint64 // api.Hash of the key
+	hash uint64 // of the bucket
+	slot uint16
+}
+
+// lookahead is how many operations are decoded before the first of them is
+// applied, so that the memory of their buckets is fetched side by side: with
+// many buckets, waiting for it one by one is most of a take's time.
+const lookahead = 16
+
 // applyEach applies the operations of a group one by one.
 func (m *Buckets) applyEach(dst []byte, g *group) ([]byte, error) {
 	ops := g.ops
-	for i := range g.n {
-		op, s, rest, err := g.next(ops)
-		if err != nil {
-			return nil, fmt.Errorf("operation %d: %w", i, err)
+	for done := 0; done < g.n; {
+		ahead := m.staged[:min(lookahead, g.n-done)]
+		for i := range ahead {
+			st := &ahead[i]
+			var err error
+			if st.op, st.set, ops, err = g.next(ops); err != nil {
+				return nil, fmt.Errorf("operation %d: %w", done+i, err)
+			}
+			st.key, st.slot = hashes(st.op.Key)
+			st.hash = st.set.bucketHash(st.key)
 		}
-		ops = rest
-		if e := m.applyOp(&op, s, g.offset+uint32(i)); e.code != "" {
-			dst = m.appendError(dst, e)
-		} else {
-			dst = api.AppendResult(dst, &m.res)
+		m.touched += m.table.touch(ahead)
+		for i := range ahead {
+			st := &ahead[i]
+			if e := m.applyOp(st, g.offset+uint32(done+i)); e.code != "" {
+				dst = m.appendError(dst, e)
+			} else {
+				dst = api.AppendResult(dst, &m.res)
+			}
 		}
+		done += len(ahead)
 	}
 	if len(ops) != 0 {
 		return nil, errors.New("bytes follow its last operation")
@@ -246,22 +274,21 @@ func (m *Buckets) applyEach(dst []byte, g *group) ([]byte, error) {
 }
 
 // applyOp applies one operation on its own and leaves the result in m.res.
-func (m *Buckets) applyOp(op *api.Op, s *set, offset uint32) opError {
-	key, slot := hashes(op.Key)
-	if e := m.refuse(op, s, slot); e.code != "" {
+func (m *Buckets) applyOp(st *staged, offset uint32) opError {
+	op, hash, b := &st.op, st.hash, &m.b
+	if e := m.refuse(op, st.set, st.slot); e.code != "" {
 		return e
 	}
 	res := &m.res
 	*res = api.Result{Limits: res.Limits[:0]}
 	var id, print uint64
 	if op.RequestID != "" {
-		id, print = api.Hash(op.RequestID), fingerprint(op, s, key)
+		id, print = api.Hash(op.RequestID), fingerprint(op, st.set, st.key)
 		if found, e := m.recall(op.RequestID, id, print); found || e.code != "" {
 			return e
 		}
 	}
-	hash, b := s.bucketHash(key), &m.b
-	where := m.fetch(b, hash, op.Key, s)
+	where := m.fetch(b, hash, op.Key, st.set)
 	switch op.Kind {
 	case api.Take:
 		switch {
