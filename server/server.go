@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"sync"
 	"syscall"
 	"time"
 
@@ -42,7 +41,6 @@ type Server struct {
 	ready    chan struct{}
 	fatal    chan error // capacity 1
 
-	stopOnce sync.Once
 }
 
 // Option changes what is not configuration: seams for tests.

@@ -1,0 +1,213 @@
+package api
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"reflect"
+	"testing"
+)
+
+func sampleBatch(r *rand.Rand) (*Batch, []Op) {
+	b := &Batch{Atomic: r.IntN(2) == 0}
+	if r.IntN(2) == 0 {
+		b.Session.Seq = 1 + r.Uint64N(1000)
+		b.Session.Acked = r.Uint64N(b.Session.Seq)
+		b.Session.ID[r.IntN(16)] = byte(r.Uint32())
+	}
+	for range 1 + r.IntN(3) {
+		if r.IntN(4) == 0 {
+			b.Policies = append(b.Policies, PolicyRef{Inline: []byte(`[{"rate":1,"per":"1s"}]`)})
+		} else {
+			b.Policies = append(b.Policies, PolicyRef{Name: "p"})
+		}
+	}
+	var ops []Op
+	for range 1 + r.IntN(20) {
+		op := Op{Kind: Kind(r.IntN(4)), Policy: r.IntN(len(b.Policies)), Key: string(bytes.Repeat([]byte("k"), 1+r.IntN(300)))}
+		if op.Kind.hasCost() {
+			op.Cost = 1 + r.Int64N(MaxCost)
+		}
+		if r.IntN(3) == 0 {
+			op.RequestID = "id"
+		}
+		ops = append(ops, op)
+		b.Add(op)
+	}
+	return b, ops
+}
+
+func TestBatchRoundTrip(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 0))
+	for range 500 {
+		want, ops := sampleBatch(r)
+		body := AppendBatch(nil, want)
+		got, err := DecodeBatch(body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Fatalf("got %+v\nwant %+v", got, want)
+		}
+		rest := got.Ops
+		for i, op := range ops {
+			var dec Op
+			if dec, rest, err = DecodeOp(rest); err != nil || dec != op {
+				t.Fatalf("operation %d: %+v, %v; want %+v", i, dec, err, op)
+			}
+		}
+		if len(rest) != 0 {
+			t.Fatalf("%d bytes are left", len(rest))
+		}
+		for cut := range len(body) {
+			if _, err := DecodeBatch(body[:cut]); err == nil {
+				t.Fatalf("a batch of %d bytes cut to %d was accepted", len(body), cut)
+			}
+		}
+		if _, err := DecodeBatch(append(body, 0)); err == nil {
+			t.Fatal("a byte after the end was accepted")
+		}
+	}
+}
+
+// One spelled out, so that the layout in the comment stays true.
+func TestBatchLayout(t *testing.T) {
+	b := &Batch{Atomic: true, Session: Session{ID: [16]byte{0: 0xaa, 15: 0xbb}, Seq: 300, Acked: 2}}
+	b.Add(Op{Kind: Take, Policy: b.Ref("api"), Cost: 5, Key: "k1", RequestID: "r"})
+	b.Add(Op{Kind: Peek, Policy: b.Ref("api"), Key: "k2"})
+	want := []byte{
+		1, 1 | 2,
+		0xaa, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xbb, 0xac, 2, 2,
+		1, 0, 3, 'a', 'p', 'i',
+		2,
+		0x10, 0, 5, 2, 'k', '1', 1, 'r',
+		1, 0, 2, 'k', '2',
+	}
+	if got := AppendBatch(nil, b); !bytes.Equal(got, want) {
+		t.Errorf("got  %v\nwant %v", got, want)
+	}
+}
+
+func TestReplyRoundTrip(t *testing.T) {
+	set := SetInfo{Policy: "api", Revision: 7, Limits: []LimitInfo{
+		{Name: "burst", Rate: 100, Per: 1e9, Burst: 200}, {Name: "daily", Rate: 100000, Per: 864e11, Burst: 100000},
+	}}
+	own := Commit{Shard: 9, Index: 1 << 40, Offset: 77, TimeNS: 1 << 50}
+	at := Commit{Shard: 3, Index: 884213, Offset: 17, TimeNS: 93200000000}
+	two := []LimitValues{{199, 0, 10_000}, {5, 1 << 33, 1 << 40}}
+	results := []Result{
+		{Status: StatusAllowed, Binding: 1, Limits: two},
+		{Status: StatusDenied, Duplicate: true, OwnCommit: true, Commit: own, Limits: two},
+		{Status: StatusState, Limits: two},
+		{Status: StatusRefunded, Limits: two, Refunded: 12},
+		{Status: StatusReset},
+		{Status: StatusError, Code: CostExceedsBurst, Detail: "too much"},
+	}
+	b := BeginReply([]byte("before"), len(results), at)
+	for i := range results {
+		b = AppendResult(b, &results[i])
+	}
+	b = FinishReply(b, len("before"), [][]byte{AppendSetInfo(nil, &set)})
+	b = b[len("before"):]
+	MarkReplayed(b)
+	r, err := DecodeReply(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !r.Replayed || r.N != len(results) || r.Commit != at || !reflect.DeepEqual(r.Sets, []SetInfo{set}) {
+		t.Fatalf("head %+v", r)
+	}
+	var got Result
+	for i, want := range results {
+		if ok, err := r.Next(&got); !ok || err != nil {
+			t.Fatalf("result %d: %v, %v", i, ok, err)
+		}
+		if !want.OwnCommit {
+			want.Commit = at
+			want.Commit.Offset += uint32(i)
+		}
+		if len(want.Limits) == 0 {
+			want.Limits = got.Limits[:0]
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("result %d: %+v\nwant %+v", i, got, want)
+		}
+	}
+	if ok, err := r.Next(&got); ok || err != nil {
+		t.Errorf("after the last one: %v, %v", ok, err)
+	}
+	for cut := range len(b) {
+		if r, err := DecodeReply(b[:cut]); err == nil {
+			for {
+				ok, err := r.Next(&got)
+				if err != nil {
+					break
+				}
+				if !ok {
+					t.Fatalf("a reply of %d bytes cut to %d was accepted", len(b), cut)
+				}
+			}
+		}
+	}
+}
+
+func FuzzDecodeBatch(f *testing.F) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for range 20 {
+		b, _ := sampleBatch(r)
+		f.Add(AppendBatch(nil, b))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		b, err := DecodeBatch(body)
+		if err != nil {
+			if AsProblem(err).Code != InvalidRequest {
+				t.Fatalf("%v is not an invalid request", err)
+			}
+			return
+		}
+		again, err := DecodeBatch(AppendBatch(nil, b))
+		if err != nil || !reflect.DeepEqual(again, b) {
+			t.Fatalf("an accepted batch does not survive its encoding: %v", err)
+		}
+	})
+}
+
+func FuzzDecodeReply(f *testing.F) {
+	set := AppendSetInfo(nil, &SetInfo{Policy: "p", Limits: []LimitInfo{{Name: "l", Rate: 1, Per: 1, Burst: 1}}})
+	b := BeginReply(nil, 2, Commit{Shard: 1})
+	b = AppendResult(b, &Result{Status: StatusAllowed, Limits: []LimitValues{{1, 2, 3}}})
+	b = AppendResult(b, &Result{Status: StatusError, Code: NoLeader, Detail: "x"})
+	f.Add(FinishReply(b, 0, [][]byte{set}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, err := DecodeReply(b)
+		if err != nil {
+			return
+		}
+		var res Result
+		for n := 0; ; n++ {
+			ok, err := r.Next(&res)
+			if err != nil || !ok {
+				return
+			}
+			if n >= MaxBatch {
+				t.Fatal("more results than a batch may hold")
+			}
+		}
+	})
+}
+
+func BenchmarkDecodeBatch(b *testing.B) {
+	batch := &Batch{}
+	for range 1000 {
+		batch.Add(Op{Kind: Take, Policy: batch.Ref("api"), Cost: 1, Key: "bench:key:000012345"})
+	}
+	body := AppendBatch(nil, batch)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := DecodeBatch(body); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.N)*1000/b.Elapsed().Seconds(), "takes/s")
+}
