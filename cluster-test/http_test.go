@@ -3,7 +3,9 @@ package clustertest
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"strconv"
 	"testing"
@@ -79,10 +81,33 @@ func (n *node) peek(policy, key, query string) (s api.PeekResponse, err error) {
 	return s, n.call("POST", "/v1/peek"+query, api.KeyRequest{Policy: policy, Key: key}, &s)
 }
 
-// mustTake is take for a cluster that is well.
+// insist repeats f for as long as it fails with a problem that a repetition may
+// cure. Nobody breaks the cluster, but on a busy machine a leader may lose its
+// office at any time; f must be safe to repeat.
+func insist(f func() error) error {
+	deadline := time.Now().Add(patience)
+	for {
+		err := f()
+		var p *api.Problem
+		if !errors.As(err, &p) || !p.Retryable || time.Now().After(deadline) {
+			return err
+		}
+	}
+}
+
+// takeOnce is take, repeated under a request id until it is decided.
+func (n *node) takeOnce(r api.TakeRequest) (d api.Decision, err error) {
+	if r.RequestID == "" {
+		r.RequestID = fmt.Sprintf("%016x%016x", rand.Uint64(), rand.Uint64())
+	}
+	err = insist(func() error { d, err = n.take(r); return err })
+	return d, err
+}
+
+// mustTake is takeOnce for a cluster that is well.
 func (n *node) mustTake(t testing.TB, r api.TakeRequest) api.Decision {
 	t.Helper()
-	d, err := n.take(r)
+	d, err := n.takeOnce(r)
 	if err != nil {
 		t.Fatalf("take from %s: %v", n.id, err)
 	}
@@ -90,9 +115,9 @@ func (n *node) mustTake(t testing.TB, r api.TakeRequest) api.Decision {
 }
 
 // mustPeek is a linearizable peek of a cluster that is well.
-func (n *node) mustPeek(t testing.TB, policy, key string) api.PeekResponse {
+func (n *node) mustPeek(t testing.TB, policy, key string) (s api.PeekResponse) {
 	t.Helper()
-	s, err := n.peek(policy, key, "")
+	err := insist(func() (err error) { s, err = n.peek(policy, key, ""); return err })
 	if err != nil {
 		t.Fatalf("peek through %s: %v", n.id, err)
 	}
@@ -104,7 +129,7 @@ func (n *node) put(t testing.TB, name string, rate int64, per time.Duration, bur
 	t.Helper()
 	var stored api.Policy
 	p := api.Policy{Name: name, Limits: []api.Limit{{Name: "only", Rate: rate, Per: api.Duration(per), Burst: burst}}}
-	if err := n.call("PUT", "/v1/policies/"+name, p, &stored); err != nil {
+	if err := insist(func() error { return n.call("PUT", "/v1/policies/"+name, p, &stored) }); err != nil {
 		t.Fatalf("put policy %s: %v", name, err)
 	}
 	return stored
