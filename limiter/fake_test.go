@@ -58,6 +58,7 @@ const (
 	neverSealed
 	sealedForever
 	disownedSlots
+	refusedByMachine
 )
 
 func newFake(t testing.TB) *fakeCluster {
@@ -156,7 +157,7 @@ func (n *fakeNode) Submit(shard uint32, p *Part) {
 	case refusedInternal:
 		p.Done(nil, errors.New("fake"))
 	case neverSealed:
-	case fine, sealedNotLeader, unknownApplied, unknownLost, sealedForever, disownedSlots:
+	case fine, sealedNotLeader, unknownApplied, unknownLost, sealedForever, disownedSlots, refusedByMachine:
 		if !p.Seal() {
 			return
 		}
@@ -170,6 +171,8 @@ func (n *fakeNode) Submit(shard uint32, p *Part) {
 			p.Done(nil, api.NewProblem(api.OutcomeUnknown, "fake"))
 		case disownedSlots:
 			p.Done(m.refuse(p, api.NotLeader), nil)
+		case refusedByMachine:
+			p.Done(m.refuse(p, api.RequestIDReused), nil)
 		case fine:
 			p.Done(m.apply(p), nil)
 		}

@@ -69,6 +69,9 @@ func TestUnknownIsTriedAgainOnlyIfTheRepetitionIsRecognised(t *testing.T) {
 		{"reset", batchOf(take("api", k).as(api.Reset).cost(0)), false},
 		{"one of two with an id", batchOf(take("api", k).id("c"), take("api", k)), false},
 		{"take with an id and a peek", batchOf(take("api", k).id("d"), take("api", k).as(api.Peek).cost(0)), true},
+		{"take beside a bad one", batchOf(take("api", k), take("nope", k)), false},
+		{"take with a request id beside a bad one", batchOf(take("api", k).id("g"), take("nope", k)), true},
+		{"session with a bad one", session(batchOf(take("api", k), take("nope", k)), 2), true},
 		{"takes in a session", session(batchOf(take("api", k), take("api", k)), 1), true},
 		{"atomic", atomically(batchOf(take("api", k), take("api", k))), false},
 		{"atomic with ids", atomically(batchOf(take("api", k).id("e"), take("api", k).id("f"))), true},
@@ -106,6 +109,22 @@ func TestUnknownIsTriedAgainOnlyIfTheRepetitionIsRecognised(t *testing.T) {
 				})
 			}
 		}
+	}
+}
+
+func TestAnAtomicBatchThatTheShardRefusesIsAnError(t *testing.T) {
+	c := newFake(t)
+	c.script(1, refusedByMachine)
+	_, err := c.nodes["n2"].Do(bg, atomically(batchOf(take("api", keyIn(1, 0)), take("api", keyIn(1, 1)))), Options{})
+	wantProblem(t, err, api.RequestIDReused)
+	// Otherwise the errors are results.
+	c.script(1, refusedByMachine)
+	reply, err := c.nodes["n2"].Do(bg, batchOf(take("api", keyIn(1, 0))), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, all := results(t, reply); all[0].Code != api.RequestIDReused {
+		t.Errorf("%+v", all[0])
 	}
 }
 
@@ -343,6 +362,7 @@ func TestAForwardedBatchIsNotTrusted(t *testing.T) {
 			c := newFake(t)
 			n := c.nodes[tc.node]
 			n.allowInline = false
+			c.setLeader(2, "n1") // so that only n1's own check keeps shard 2's keys out of this batch
 			reply, err := n.Forwarded(bg, tc.shard, tc.body)
 			if _, forwards := c.counts(); forwards != 0 {
 				t.Error("a second hop")
