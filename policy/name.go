@@ -8,9 +8,16 @@ import (
 
 const nameRule = "it needs 1 to 64 of a-z, 0-9, '.', '_' and '-', and begins with a letter or a digit"
 
+// reserved can't follow a namespace: /v1/policies/ns/overrides is the address of
+// the overrides of policy ns.
+const reserved = "overrides"
+
 // CheckName says what is wrong with a policy's name, with or without a
 // namespace, as an [api.InvalidRequest] problem, or returns nil.
 func CheckName(name string) error {
+	if strings.HasSuffix(name, "/"+reserved) {
+		return api.NewProblem(api.InvalidRequest, "the policy name %s is reserved: its address would be that of a policy's overrides", quote(name))
+	}
 	if !validName(name) {
 		return api.NewProblem(api.InvalidRequest, "the policy name %s is not valid: %s; one namespace of the same form and a '/' may precede it", quote(name), nameRule)
 	}
@@ -19,7 +26,7 @@ func CheckName(name string) error {
 
 func validName(name string) bool {
 	if ns, rest, ok := strings.Cut(name, "/"); ok {
-		return validPart(ns) && validPart(rest)
+		return validPart(ns) && validPart(rest) && rest != reserved
 	}
 	return validPart(name)
 }

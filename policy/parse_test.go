@@ -353,7 +353,7 @@ func TestNames(t *testing.T) {
 			t.Errorf("%q is refused: %v", name, err)
 		}
 	}
-	for _, name := range []string{"", "A", "-a", ".a", "_a", "a b", "é", long + "x", "/a", "a/", "a/b/c", "a//b", "inline:a", "a\n"} {
+	for _, name := range []string{"", "A", "-a", ".a", "_a", "a b", "é", long + "x", "/a", "a/", "a/b/c", "ns/overrides", "a//b", "inline:a", "a\n"} {
 		if CheckName(name) == nil {
 			t.Errorf("%q is accepted", name)
 		}

@@ -93,6 +93,9 @@ func (n *Node) openGroup(id uint32, first *raft.Configuration) (_ *group, err er
 		g.buckets = fsm.NewBuckets(id)
 		g.machine = bucketMachine(id, g.buckets, n.fail)
 	}
+	if err := g.store.dropBehind(snaps); err != nil {
+		return nil, fmt.Errorf("read the log of group %d: %w", id, err)
+	}
 	logs, err := raft.NewLogCache(cachedLogs, g.store)
 	if err != nil {
 		return nil, err
@@ -120,6 +123,25 @@ func (n *Node) openGroup(id uint32, first *raft.Configuration) (_ *group, err er
 	g.stop = stop
 	g.done.Go(func() { g.follow(ctx, n) })
 	return g, nil
+}
+
+// dropBehind empties a log that ends before the newest snapshot: what a crash
+// leaves between storing a snapshot that a leader sent and clearing the log.
+// Entries from there would not follow on from the snapshot.
+func (s *LogStore) dropBehind(snaps raft.SnapshotStore) error {
+	list, err := snaps.List()
+	if err != nil || len(list) == 0 {
+		return err
+	}
+	first, err := s.FirstIndex()
+	if err != nil {
+		return err
+	}
+	last, err := s.LastIndex()
+	if err != nil || last == 0 || last >= list[0].Index {
+		return err
+	}
+	return s.DeleteRange(first, last)
 }
 
 const (
