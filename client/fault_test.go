@@ -659,9 +659,7 @@ func TestChargesAddUpUnderFaults(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if n := client.Waiting(c); n != 0 {
-		t.Errorf("%d operations are left behind", n)
-	}
+	poll(t, "the last flights to land", func() bool { return client.Waiting(c) == 0 })
 }
 
 func TestCredentialsAndTLS(t *testing.T) {

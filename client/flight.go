@@ -280,11 +280,11 @@ func (l *lane) settleProblem(ctx context.Context, to target, a *attempt, p *api.
 		return later, p.RetryAfter
 	case a.before:
 		// An earlier attempt is in doubt, and this does not clear it.
-		if isSessionRefusal(p, "") {
+		if isSessionRefusal(p) {
 			l.restart(b)
 		}
 		b.answerAll(fail(ErrOutcomeUnknown, p, nil))
-	case isSessionRefusal(p, ""):
+	case isSessionRefusal(p):
 		l.restart(b)
 		l.requeue(ctx, b.everything(), 0)
 	case p.Code == api.CrossShard && !b.atomic:
@@ -299,10 +299,9 @@ func (l *lane) settleProblem(ctx context.Context, to target, a *attempt, p *api.
 }
 
 // isSessionRefusal tells a refusal of the batch's session from one of an
-// operation's own request id.
-func isSessionRefusal(p *api.Problem, requestID string) bool {
-	return p.Code == api.RequestIDReused && requestID == "" &&
-		(strings.Contains(p.Detail, "session") || strings.Contains(p.Detail, "acknowledged"))
+// operation's own request id, which has the same code.
+func isSessionRefusal(p *api.Problem) bool {
+	return p.Code == api.RequestIDReused && strings.HasPrefix(p.Detail, "the session ")
 }
 
 // restart begins a new session, unless another flight has done so already.
@@ -366,7 +365,7 @@ func (l *lane) settleReply(ctx context.Context, a *attempt, r *api.Reply) (next 
 		if res.Status == api.StatusError {
 			p := api.NewProblem(res.Code, "%s", res.Detail)
 			again := p.Retryable
-			if isSessionRefusal(p, it.requestID) {
+			if isSessionRefusal(p) {
 				refused, again = true, !a.before
 				failed = fail(ErrOutcomeUnknown, p, nil)
 			} else {

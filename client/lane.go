@@ -74,8 +74,19 @@ func (l *lane) newSession() {
 	l.seq = 0
 }
 
-// itemSlices recycles the memory of batches, the largest thing a flight uses.
+// itemSlices recycles the memory of items, the largest thing on their way.
 var itemSlices = sync.Pool{New: func() any { s := make([]item, 0, 64); return &s }}
+
+func newItems() []item { return *itemSlices.Get().(*[]item) }
+
+// freeItems takes back what nobody looks at any more.
+func freeItems(items []item) {
+	if cap(items) <= 2*joinOps {
+		clear(items)
+		items = items[:0]
+		itemSlices.Put(&items)
+	}
+}
 
 // push queues items, in order. Items whose call has failed meanwhile are
 // dropped. own keeps them apart from others in a batch of their own.
@@ -92,7 +103,7 @@ func (l *lane) push(items []item, own, atomic bool) (deadline int64, err error) 
 		b = l.queue[n-1]
 	}
 	if b == nil || !b.takes(items) {
-		b = &batch{lane: l, own: own, atomic: atomic, items: (*itemSlices.Get().(*[]item))[:0]}
+		b = &batch{lane: l, own: own, atomic: atomic, items: newItems()}
 		l.queue = append(l.queue, b)
 	}
 	for i := 0; i < len(items); {
@@ -173,11 +184,7 @@ func (l *lane) fly() {
 // release gives a batch's memory back. Callers that still point to b find no
 // items, and what became of them in b.applied.
 func (l *lane) release(b *batch) {
-	if items := b.items; cap(items) <= 2*joinOps {
-		clear(items)
-		items = items[:0]
-		itemSlices.Put(&items)
-	}
+	freeItems(b.items)
 	b.items, b.body = nil, nil
 }
 

@@ -12,7 +12,7 @@ import (
 // golang.org/x/time/rate's Limiter, so that it can stand in for one. Since the
 // store decides, and many processes share its bucket, some things differ:
 //
-//   - Every method but the constructor asks the store. Those without a context
+//   - Every method asks the store. Those without a context
 //     are bounded by [WithTimeout].
 //   - Methods that take a time ignore it: the store's own time decides, and no
 //     client's clock is trusted.
@@ -24,8 +24,7 @@ import (
 //   - The limit belongs to the policy: there is no SetLimit and no SetBurst.
 //
 // A Limiter is two strings and a Client: it holds no state, needs no closing,
-// and is safe for concurrent use. It is not comparable to the zero of
-// rate.Limiter: make it with [Client.Limiter].
+// and is safe for concurrent use. [Client.Limiter] makes one.
 type Limiter struct {
 	c           *Client
 	policy, key string

@@ -133,9 +133,16 @@ func TestEveryProblemHasAKind(t *testing.T) {
 	defer c.Close()
 	for _, info := range api.Codes {
 		code = info.Code
-		_, err := c.PutPolicy(t.Context(), api.Policy{Name: "p"})
+		// A timeout that falls into an attempt leaves another error than one
+		// between two: it is the store's words that count here.
+		var err error
 		var p *api.Problem
-		if want := kinds[code]; want == nil || !errors.Is(err, want) || !errors.As(err, &p) {
+		for range 100 {
+			if _, err = c.PutPolicy(t.Context(), api.Policy{Name: "p"}); errors.As(err, &p) {
+				break
+			}
+		}
+		if want := kinds[code]; want == nil || !errors.Is(err, want) || p == nil {
 			t.Errorf("%s: %v", code, err)
 		}
 		if info.Outcome == api.Unknown != errors.Is(err, client.ErrOutcomeUnknown) {

@@ -15,7 +15,7 @@ import (
 // more than the wait for its answer.
 func (c *Client) Take(ctx context.Context, policy, key string, cost int64, opts ...TakeOption) (Decision, error) {
 	it := item{kind: api.Take, policy: policy, key: key, cost: cost}
-	w, err := c.do(ctx, &it, opts)
+	w, err := c.do(ctx, it, opts)
 	if err != nil {
 		return Decision{}, err
 	}
@@ -34,7 +34,7 @@ func (c *Client) Peek(ctx context.Context, policy, key string, opts ...TakeOptio
 // peek is Peek, and also the rate of the limit that binds, in tokens a second.
 func (c *Client) peek(ctx context.Context, policy, key string, opts []TakeOption) (State, float64, error) {
 	it := item{kind: api.Peek, policy: policy, key: key}
-	w, err := c.do(ctx, &it, opts)
+	w, err := c.do(ctx, it, opts)
 	if err != nil {
 		return State{}, 0, err
 	}
@@ -61,7 +61,7 @@ func (c *Client) Refund(ctx context.Context, d Decision) error {
 	if d.inline != "" {
 		it.policy, it.inline = d.inline, true
 	}
-	w, err := c.do(ctx, &it, nil)
+	w, err := c.do(ctx, it, nil)
 	if err != nil {
 		return err
 	}
@@ -74,7 +74,7 @@ func (c *Client) Refund(ctx context.Context, d Decision) error {
 // are two refunds, unless they share a [RequestID].
 func (c *Client) RefundN(ctx context.Context, policy, key string, cost int64, opts ...TakeOption) (RefundResult, error) {
 	it := item{kind: api.Refund, policy: policy, key: key, cost: cost}
-	w, err := c.do(ctx, &it, opts)
+	w, err := c.do(ctx, it, opts)
 	if err != nil {
 		return RefundResult{}, err
 	}
@@ -87,7 +87,7 @@ func (c *Client) RefundN(ctx context.Context, policy, key string, cost int64, op
 // Reset forgets the bucket: the next take finds it full.
 func (c *Client) Reset(ctx context.Context, policy, key string, opts ...TakeOption) error {
 	it := item{kind: api.Reset, policy: policy, key: key}
-	w, err := c.do(ctx, &it, opts)
+	w, err := c.do(ctx, it, opts)
 	if err != nil {
 		return err
 	}
@@ -97,9 +97,9 @@ func (c *Client) Reset(ctx context.Context, policy, key string, opts ...TakeOpti
 }
 
 // do carries one item and returns its call, answered, to be recycled.
-func (c *Client) do(ctx context.Context, it *item, opts []TakeOption) (*call, error) {
-	for _, o := range opts {
-		o(it)
+func (c *Client) do(ctx context.Context, it item, opts []TakeOption) (*call, error) {
+	if len(opts) > 0 {
+		it = with(it, opts)
 	}
 	if err := it.check(); err != nil {
 		return nil, err
@@ -113,11 +113,21 @@ func (c *Client) do(ctx context.Context, it *item, opts []TakeOption) (*call, er
 	}
 	w := c.newCall(ctx, 1)
 	it.call = w
-	if err := r.lane(it.key).carryOne(it); err != nil {
+	deadline, err := r.lane(it.key).push([]item{it}, it.inline, false)
+	if err != nil {
 		return nil, err
 	}
+	c.watch(deadline)
 	w.wait(ctx)
 	return w, nil
+}
+
+// with applies options to a copy, which unlike do's own lives on the heap.
+func with(it item, opts []TakeOption) item {
+	for _, o := range opts {
+		o(&it)
+	}
+	return it
 }
 
 // TakeBatch decides many takes and returns their results in order. Requests for
@@ -192,7 +202,7 @@ func (c *Client) takeBatch(ctx context.Context, requests []Request, cfg batchCon
 			at = slices.IndexFunc(parts, func(p part) bool { return p.lane == l })
 			if at < 0 {
 				at = len(parts)
-				parts = append(parts, part{lane: l})
+				parts = append(parts, part{lane: l, items: newItems()})
 			}
 		}
 		p := &parts[at]
@@ -253,14 +263,6 @@ func (p *part) push(atomic bool) {
 		p.lane.pushOrFail(rest[:n], p.apart || atomic, atomic)
 		rest = rest[n:]
 	}
-}
-
-// carryOne pushes the only item of its call.
-func (l *lane) carryOne(it *item) error {
-	deadline, err := l.push([]item{*it}, it.inline, false)
-	if err != nil {
-		return err
-	}
-	l.c.watch(deadline)
-	return nil
+	freeItems(p.items)
+	p.items = nil
 }
