@@ -136,10 +136,16 @@ func (n *Node) proposeCatalog(ctx context.Context, c *fsm.CatalogCommand) (catal
 // applyCatalog proposes on this node, which must lead the catalog.
 func (n *Node) applyCatalog(ctx context.Context, c *fsm.CatalogCommand) (catalogAnswer, error) {
 	groups := n.groupList()
-	if groups == nil || !groups[0].leading.Load() {
+	if groups == nil {
 		return catalogAnswer{}, notLeader(0)
 	}
 	g := groups[0]
+	// No hand-over of the leadership cuts off an entry on its way.
+	g.handover.RLock()
+	defer g.handover.RUnlock()
+	if !g.leading.Load() {
+		return catalogAnswer{}, notLeader(0)
+	}
 	entry, err := fsm.EncodeCatalog(g.time.Now(), *c)
 	if err != nil {
 		return catalogAnswer{}, api.NewProblem(api.InvalidRequest, "%v", err)
@@ -155,6 +161,9 @@ func (n *Node) applyCatalog(ctx context.Context, c *fsm.CatalogCommand) (catalog
 	case <-ctx.Done():
 		return catalogAnswer{}, api.NewProblem(api.OutcomeUnknown, "the change of the catalog was proposed, and its commit is not known yet")
 	}
+	// Followers learn of a commit with the next entry, or some CommitTimeout
+	// later. The writer waits for them: an empty entry tells them now.
+	g.raft.Barrier(enqueueTimeout)
 	return catalogAnswer{f.Index(), *f.Response().(*fsm.CatalogResult)}, nil
 }
 

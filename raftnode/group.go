@@ -33,8 +33,10 @@ type group struct {
 	buckets   *fsm.Buckets // nil for the catalog
 	coalescer *coalescer   // nil for the catalog
 
-	leading   atomic.Bool // this node leads, and its Barrier has passed
-	handover  sync.Mutex  // held while leadership is being handed over
+	leading atomic.Bool // this node leads, and its Barrier has passed
+	// handover is held while the leadership is handed over, and shared by entries
+	// of the catalog on their way; a shard's are the coalescer's.
+	handover  sync.RWMutex
 	snapshots snapshotBudget
 
 	quiet func() // silences the library's log
