@@ -21,7 +21,7 @@ import (
 
 const (
 	keys   = 100_000
-	policy = `{"name":"bench","limits":[{"rate":1000,"per":"1s","burst":2000000000}]}`
+	policy = `{"name":"bench","limits":[{"rate":1,"per":"1h","burst":2000000000}]}`
 )
 
 // cluster is three nodes in this process, shared by all benchmarks of a run.

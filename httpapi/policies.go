@@ -12,7 +12,10 @@ import (
 )
 
 func (e *edge) policyList(w http.ResponseWriter, _ *http.Request) error {
-	list := e.Policies.List()
+	list, err := e.Policies.List()
+	if err != nil {
+		return err
+	}
 	if list.Policies == nil {
 		list.Policies = []api.Policy{}
 	}
@@ -25,9 +28,9 @@ func (e *edge) policyGet(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	p, ok := e.Policies.Get(name)
-	if !ok {
-		return api.NewProblem(api.UnknownPolicy, "there is no policy %.140q", name)
+	p, err := e.Policies.Get(name)
+	if err != nil {
+		return err
 	}
 	tag := etag(p.Revision)
 	w.Header()["ETag"] = []string{tag}

@@ -32,10 +32,11 @@ type PutResult struct {
 }
 
 // Policies is the catalog. Its errors are problems: [api.UnknownPolicy] of what
-// does not exist, [api.RevisionConflict] of a condition that failed.
+// does not exist, [api.RevisionConflict] of a condition that failed,
+// [api.NoLeader] while this node can't know.
 type Policies interface {
-	Get(name string) (api.Policy, bool)
-	List() api.PolicyList // sorted by name
+	Get(name string) (api.Policy, error)
+	List() (api.PolicyList, error) // sorted by name
 	Put(ctx context.Context, p api.Policy, cond Condition) (PutResult, error)
 	Delete(ctx context.Context, name string, cond Condition) error
 }

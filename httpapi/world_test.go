@@ -160,14 +160,17 @@ func (w *world) set(f func()) {
 // worldPolicies is a catalog without a log.
 type worldPolicies struct{ *world }
 
-func (w worldPolicies) Get(name string) (api.Policy, bool) {
+func (w worldPolicies) Get(name string) (api.Policy, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	p, ok := w.policies[name]
-	return p, ok
+	if !ok {
+		return p, api.NewProblem(api.UnknownPolicy, "there is no policy %q", name)
+	}
+	return p, nil
 }
 
-func (w worldPolicies) List() api.PolicyList {
+func (w worldPolicies) List() (api.PolicyList, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	l := api.PolicyList{Revision: w.revision}
@@ -175,7 +178,7 @@ func (w worldPolicies) List() api.PolicyList {
 		l.Policies = append(l.Policies, p)
 	}
 	sort.Slice(l.Policies, func(i, j int) bool { return l.Policies[i].Name < l.Policies[j].Name })
-	return l
+	return l, nil
 }
 
 func (w worldPolicies) guard(name string, c Condition) (had api.Policy, ok bool, err error) {

@@ -43,17 +43,30 @@ func (s shardLogs) StalePeek(shard uint32, op api.Op, set *policy.Set) ([]byte, 
 // policies is the node's catalog for the HTTP API.
 type policies struct{ node *raftnode.Node }
 
-func (p policies) Get(name string) (api.Policy, bool) {
-	stored, ok := p.node.Catalog().Policies[name]
-	if !ok {
-		return api.Policy{}, false
+func (p policies) Get(name string) (api.Policy, error) {
+	if stored, ok := p.node.Catalog().Policies[name]; ok {
+		return stored.Doc, nil
 	}
-	return stored.Doc, true
+	if err := p.current(); err != nil {
+		return api.Policy{}, err
+	}
+	return api.Policy{}, api.NewProblem(api.UnknownPolicy, "there is no policy %.140q", name)
 }
 
-func (p policies) List() api.PolicyList {
+func (p policies) List() (api.PolicyList, error) {
 	view := p.node.Catalog()
-	return api.PolicyList{Policies: view.List(), Revision: view.Revision}
+	return api.PolicyList{Policies: view.List(), Revision: view.Revision}, p.current()
+}
+
+// current refuses to answer for a catalog that has not caught up since the
+// node started: it may lack policies that exist.
+func (p policies) current() error {
+	if p.node.CatalogCurrent() {
+		return nil
+	}
+	e := api.NewProblem(api.NoLeader, "this node is starting, and has not caught up with the policies yet")
+	e.RetryAfter = time.Second
+	return e
 }
 
 func (p policies) Put(ctx context.Context, doc api.Policy, c httpapi.Condition) (httpapi.PutResult, error) {
