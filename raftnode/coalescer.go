@@ -40,9 +40,13 @@ const (
 	// enqueueTimeout bounds the hand-over of an entry to Raft's main loop, which
 	// is busy for the length of one write of the log.
 	enqueueTimeout = 5 * time.Second
-	// tickAfter idle time, a leader with buckets left proposes an entry that
-	// only moves the sweep of full buckets on.
+	// tickAfter idle time, a leader whose machine holds buckets, request ids or
+	// sessions proposes an entry that only carries time: it drops the full, the
+	// forgotten and the idle ones.
 	tickAfter = 5 * time.Second
+	// settleGrace is how long a closing coalescer still waits for an entry that
+	// Raft, which is shut down by then, has answered or never will.
+	settleGrace = 100 * time.Millisecond
 )
 
 // coalescer turns proposals into log entries: one goroutine seals all that
@@ -52,7 +56,7 @@ type coalescer struct {
 	group   uint32
 	log     proposer
 	time    *Timekeeper
-	buckets func() int // live ones, for the tick
+	stale   func() bool // is there anything that time alone makes obsolete?
 	metrics *groupMetrics
 
 	mu       sync.Mutex // guards the next five
@@ -80,9 +84,9 @@ type proposedEntry struct {
 	start     time.Time
 }
 
-func newCoalescer(group uint32, log proposer, t *Timekeeper, buckets func() int, gm *groupMetrics) *coalescer {
+func newCoalescer(group uint32, log proposer, t *Timekeeper, stale func() bool, gm *groupMetrics) *coalescer {
 	c := &coalescer{
-		group: group, log: log, time: t, buckets: buckets, metrics: gm,
+		group: group, log: log, time: t, stale: stale, metrics: gm,
 		wake:  make(chan struct{}, 1),
 		calls: make(chan proposedEntry, maxInFlight),
 		stop:  make(chan struct{}),
@@ -171,7 +175,8 @@ func (c *coalescer) depth() (proposals, bytes int) {
 }
 
 // close refuses what waits and ends the goroutines, once the entries with Raft
-// have their outcome: shut Raft down first.
+// have their outcome: shut Raft down first. Those that it leaves without one are
+// of unknown outcome.
 func (c *coalescer) close() {
 	c.setOpen(false)
 	close(c.stop)
@@ -263,9 +268,9 @@ func (c *coalescer) sealOne(w *fsm.EntryWriter) bool {
 	return true
 }
 
-// proposeTick moves the sweep on while nothing else does.
+// proposeTick moves the machine's sweep on while nothing else does.
 func (c *coalescer) proposeTick() {
-	if c.buckets() == 0 {
+	if !c.stale() {
 		return
 	}
 	c.mu.Lock()
@@ -283,7 +288,7 @@ func (c *coalescer) proposeTick() {
 func (c *coalescer) complete() {
 	defer c.done.Done()
 	for e := range c.calls {
-		err := e.future.Error()
+		err := c.settle(e.future)
 		c.metrics.committed(time.Since(e.start), err)
 		if err != nil {
 			problem := outcome(c.group, err)
@@ -297,5 +302,24 @@ func (c *coalescer) complete() {
 			}
 		}
 		c.release()
+	}
+}
+
+// settle waits for an entry's outcome. Raft never answers an entry that was
+// committed but not applied yet when it shut down, so a coalescer that closes
+// does not wait for it.
+func (c *coalescer) settle(f raft.ApplyFuture) error {
+	settled := make(chan error, 1)
+	go func() { settled <- f.Error() }()
+	select {
+	case err := <-settled:
+		return err
+	case <-c.stop:
+	}
+	select {
+	case err := <-settled:
+		return err
+	case <-time.After(settleGrace):
+		return raft.ErrRaftShutdown
 	}
 }

@@ -114,9 +114,9 @@ func (p *fakeProposal) wait(t *testing.T) {
 	}
 }
 
-func startCoalescer(t *testing.T, buckets int) (*coalescer, *fakeLog) {
+func startCoalescer(t *testing.T) (*coalescer, *fakeLog) {
 	log := newFakeLog()
-	c := newCoalescer(1, log, NewTimekeeper(NewSteady(BootClock())), func() int { return buckets }, newMetrics().group(1))
+	c := newCoalescer(1, log, NewTimekeeper(NewSteady(BootClock())), func() bool { return false }, newMetrics().group(1))
 	t.Cleanup(c.close)
 	return c, log
 }
@@ -124,7 +124,7 @@ func startCoalescer(t *testing.T, buckets int) (*coalescer, *fakeLog) {
 // What waits while entries are in flight goes into one entry, and each caller
 // gets its own reply.
 func TestCoalescerGathersWhatWaits(t *testing.T) {
-	c, log := startCoalescer(t, 0)
+	c, log := startCoalescer(t)
 	c.setOpen(true)
 	var first, second [1]*fakeProposal
 	first[0] = proposal("a")
@@ -166,7 +166,7 @@ func TestCoalescerGathersWhatWaits(t *testing.T) {
 
 // A caller that has gone is left out, and nobody calls its Done.
 func TestCoalescerLeavesTheWithdrawnOut(t *testing.T) {
-	c, log := startCoalescer(t, 0)
+	c, log := startCoalescer(t)
 	c.setOpen(true)
 	blocker, blocker2 := proposal("x"), proposal("y")
 	c.submit(blocker)
@@ -192,7 +192,7 @@ func TestCoalescerLeavesTheWithdrawnOut(t *testing.T) {
 
 // Every caller of a failed entry gets the entry's outcome.
 func TestCoalescerSpreadsAnEntrysFailure(t *testing.T) {
-	c, log := startCoalescer(t, 0)
+	c, log := startCoalescer(t)
 	c.setOpen(true)
 	p := proposal("a")
 	c.submit(p)
@@ -203,9 +203,32 @@ func TestCoalescerSpreadsAnEntrysFailure(t *testing.T) {
 	}
 }
 
+// The library leaves an entry that was committed but not applied at its shutdown
+// without an answer. Closing ends all the same, and says unknown.
+func TestCoalescerClosesWithAnEntryThatIsNeverAnswered(t *testing.T) {
+	log := newFakeLog()
+	c := newCoalescer(1, log, NewTimekeeper(NewSteady(BootClock())), func() int { return 0 }, newMetrics().group(1))
+	c.setOpen(true)
+	p := proposal("a")
+	c.submit(p)
+	entry := log.wait(t)
+	defer entry.fail(raft.ErrRaftShutdown) // ends what waits for it
+	closed := make(chan struct{})
+	go func() { defer close(closed); c.close() }()
+	select {
+	case <-closed:
+	case <-time.After(10 * time.Second):
+		t.Fatal("close waits for an entry that Raft will never answer")
+	}
+	p.wait(t)
+	if got := api.AsProblem(p.err); got.Outcome != api.Unknown {
+		t.Fatalf("outcome %s, want unknown", got.Outcome)
+	}
+}
+
 // Closing refuses what waits, and quiescing waits for what is in flight.
 func TestCoalescerQuiesces(t *testing.T) {
-	c, log := startCoalescer(t, 0)
+	c, log := startCoalescer(t)
 	early := proposal("early")
 	c.submit(early)
 	early.wait(t)
@@ -245,7 +268,7 @@ func TestCoalescerQuiesces(t *testing.T) {
 
 // A full queue refuses at once, as not applied.
 func TestCoalescerBoundsItsQueue(t *testing.T) {
-	c, log := startCoalescer(t, 0)
+	c, log := startCoalescer(t)
 	c.setOpen(true)
 	c.submit(proposal("1"))
 	one := log.wait(t)

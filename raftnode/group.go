@@ -119,7 +119,7 @@ func (n *Node) openGroup(id uint32, first *raft.Configuration) (_ *group, err er
 		return nil, fmt.Errorf("start group %d: %w", id, err)
 	}
 	if g.buckets != nil {
-		g.coalescer = newCoalescer(id, g.raft, g.time, func() int { return g.buckets.Stats().Buckets }, g.metrics)
+		g.coalescer = newCoalescer(id, g.raft, g.time, g.stale, g.metrics)
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	g.stop = stop
@@ -290,6 +290,12 @@ func (g *group) close() error {
 		g.coalescer.close()
 	}
 	return errors.Join(err, g.trans.Close(), g.store.Close())
+}
+
+// stale tells whether the machine holds what time alone makes obsolete.
+func (g *group) stale() bool {
+	s := g.buckets.Stats()
+	return s.Buckets > 0 || s.DedupIDs > 0 || s.Sessions > 0
 }
 
 // leader is the id of the group's leader as this node believes, or "".
