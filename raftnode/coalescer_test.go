@@ -207,7 +207,7 @@ func TestCoalescerSpreadsAnEntrysFailure(t *testing.T) {
 // without an answer. Closing ends all the same, and says unknown.
 func TestCoalescerClosesWithAnEntryThatIsNeverAnswered(t *testing.T) {
 	log := newFakeLog()
-	c := newCoalescer(1, log, NewTimekeeper(NewSteady(BootClock())), func() int { return 0 }, newMetrics().group(1))
+	c := newCoalescer(1, log, NewTimekeeper(NewSteady(BootClock())), func() bool { return false }, newMetrics().group(1))
 	c.setOpen(true)
 	p := proposal("a")
 	c.submit(p)
