@@ -27,6 +27,9 @@ const (
 	// finishTimeout bounds the wait for requests under way at a stop; it is
 	// above the deadline that each request has.
 	finishTimeout = 6 * time.Second
+	// closeTimeout bounds the end of consensus, which takes milliseconds. Raft
+	// waits for its writes, and one that is stuck would keep the process alive.
+	closeTimeout = 10 * time.Second
 	// readyEvery is how often a starting node looks whether it can serve.
 	readyEvery = 20 * time.Millisecond
 )
@@ -182,9 +185,9 @@ func (s *Server) Run(ctx context.Context) error {
 	select {
 	case err := <-s.fatal:
 		s.http.Close()
-		return errors.Join(err, s.node.Close())
+		return errors.Join(err, closeWithin(closeTimeout, s.node.Close))
 	case err := <-served:
-		return errors.Join(fmt.Errorf("the API's listener failed: %w", err), s.node.Close())
+		return errors.Join(fmt.Errorf("the API's listener failed: %w", err), closeWithin(closeTimeout, s.node.Close))
 	case <-ctx.Done():
 	}
 	return s.shutdown()
@@ -205,13 +208,26 @@ func (s *Server) shutdown() error {
 		s.log.Warn("some requests did not finish in time", "error", err)
 		s.http.Close()
 	}
-	err := s.node.Close()
+	err := closeWithin(closeTimeout, s.node.Close)
 	s.log.Info("stopped")
 	select {
 	case fatal := <-s.fatal:
 		return errors.Join(fatal, err)
 	default:
 		return err
+	}
+}
+
+// closeWithin calls closeNode and waits for its end, but not for ever: what it
+// leaves behind ends with the process, which must not outlive a stuck disk.
+func closeWithin(d time.Duration, closeNode func() error) error {
+	closed := make(chan error, 1)
+	go func() { closed <- closeNode() }()
+	select {
+	case err := <-closed:
+		return err
+	case <-time.After(d):
+		return fmt.Errorf("consensus did not stop within %v; perhaps a write to the disk is stuck", d)
 	}
 }
 
