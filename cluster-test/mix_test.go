@@ -68,21 +68,22 @@ func TestEveryAnswerFollowsFromTheLog(t *testing.T) {
 		flows(t, h, 500, failed)
 		switch kind := rng.IntN(3); kind {
 		case 0:
-			t.Logf("kill -9 %s", n.id)
+			t.Logf("%v: kill -9 %s", h.now().Round(time.Millisecond), n.id)
 			n.kill(t)
 			flows(t, h, 100, failed)
 			n.start(t)
 		case 1:
-			t.Logf("SIGSTOP %s", n.id)
+			t.Logf("%v: SIGSTOP %s", h.now().Round(time.Millisecond), n.id)
 			n.freeze(t)
 			outage(1500 * time.Millisecond)
 			n.thaw(t)
 		case 2:
-			t.Logf("SIGTERM %s", n.id)
+			t.Logf("%v: SIGTERM %s", h.now().Round(time.Millisecond), n.id)
 			n.terminate(t)
 			n.start(t)
 		}
 		n.waitReady(t)
+		t.Logf("%v: %s is ready", h.now().Round(time.Millisecond), n.id)
 	}
 	flows(t, h, 500, failed)
 	stop()

@@ -1,6 +1,7 @@
 package clustertest
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 
@@ -78,5 +79,41 @@ func TestAPolicyWriteIsSeenEverywhereOnceItReturned(t *testing.T) {
 		if fmt.Sprint(lists[i]) != fmt.Sprint(lists[0]) {
 			t.Errorf("%s lists %v\n%s lists %v", n.id, lists[i], c.nodes[0].id, lists[0])
 		}
+	}
+}
+
+// TestAStartingNodeDeniesNoPolicyThatExists asks a node from the first moment of
+// its start for policies that were written while it was away. Until it knows
+// them it may say that it is starting, and never that they do not exist.
+func TestAStartingNodeDeniesNoPolicyThatExists(t *testing.T) {
+	c := shared(t)
+	for round := range 4 {
+		n := c.nodes[round%3]
+		n.kill(t)
+		up := c.others(n)
+		c.leader(t, 0, up...)
+		var name string
+		for i := range 10 {
+			name = fmt.Sprintf("starting-%d-%d", round, i)
+			up[i%2].put(t, name, 1, year, 100)
+		}
+		n.start(t)
+		answered := 0
+		eventually(t, "the node is ready and takes", func() error {
+			_, err := n.take(api.TakeRequest{Policy: name, Key: "k"})
+			var p *api.Problem
+			switch {
+			case err == nil:
+				answered++
+			case errors.As(err, &p) && !p.Retryable:
+				t.Fatalf("%s says after %d answers: %v", n.id, answered, err)
+			default:
+				return err
+			}
+			if err := n.call("GET", "/v1/policies/"+name, nil, nil); err != nil {
+				t.Fatalf("it decided by the policy already, and then: %v", err)
+			}
+			return n.ready()
+		})
 	}
 }

@@ -79,6 +79,7 @@ func TestANodeThatWasAwayComesBackThroughASnapshot(t *testing.T) {
 	}
 
 	back := away.logSize()
+	away.args = append(away.args, "--log-level=debug") // Raft's own words are told at that level
 	away.start(t)
 	away.waitReady(t)
 	eventually(t, "all replicas of all shards have applied the same", func() error {

@@ -68,11 +68,12 @@ func (n *Node) CatalogCurrent() bool {
 	g := groups[0]
 	ok := g.leading.Load()
 	if !ok {
-		// What the leader told since this process started: it had committed
+		// What the leader told since this process started: it had applied
 		// every write that was acknowledged before.
 		leader := g.leader()
 		s, heard := n.peers.group(leader, 0)
-		ok = heard && s.Leader == leader && g.raft.AppliedIndex() >= s.Commit
+		_, command := n.catalog.Last()
+		ok = heard && s.Leader == leader && command >= s.Command
 	}
 	if ok {
 		n.current.Store(true)

@@ -306,8 +306,10 @@ func (g *group) leader() string {
 
 // status is what this node tells of its replica.
 func (g *group) status() groupStatus {
+	_, command := g.machine.last()
 	return groupStatus{
 		ID: g.id, Term: g.raft.CurrentTerm(), Leader: g.leader(),
 		Commit: g.raft.CommitIndex(), Applied: g.raft.AppliedIndex(), Last: g.raft.LastIndex(),
+		Command: command,
 	}
 }

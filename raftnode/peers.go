@@ -44,6 +44,9 @@ type groupStatus struct {
 	Commit  uint64 `json:"commit"`
 	Applied uint64 `json:"applied"`
 	Last    uint64 `json:"last"`
+	// Command is the index of the last command that the state machine has
+	// applied. The library counts an entry as applied when it hands it over.
+	Command uint64 `json:"command"`
 }
 
 // peers is the address book: what this node last heard of each other one.

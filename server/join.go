@@ -44,18 +44,22 @@ func (s shardLogs) StalePeek(shard uint32, op api.Op, set *policy.Set) ([]byte, 
 type policies struct{ node *raftnode.Node }
 
 func (p policies) Get(name string) (api.Policy, error) {
+	err := p.current() // before the look-up, which it is about
 	if stored, ok := p.node.Catalog().Policies[name]; ok {
 		return stored.Doc, nil
 	}
-	if err := p.current(); err != nil {
+	if err != nil {
 		return api.Policy{}, err
 	}
 	return api.Policy{}, api.NewProblem(api.UnknownPolicy, "there is no policy %.140q", name)
 }
 
 func (p policies) List() (api.PolicyList, error) {
+	if err := p.current(); err != nil {
+		return api.PolicyList{}, err
+	}
 	view := p.node.Catalog()
-	return api.PolicyList{Policies: view.List(), Revision: view.Revision}, p.current()
+	return api.PolicyList{Policies: view.List(), Revision: view.Revision}, nil
 }
 
 // current refuses to answer for a catalog that has not caught up since the
