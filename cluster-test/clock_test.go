@@ -26,8 +26,8 @@ func TestJumpingClocksChangeNoDecision(t *testing.T) {
 	}
 	c.own(t)
 
-	glacial := c.nodes[0].put(t, "glacial", 100, time.Hour, 100)
-	flowing := c.nodes[0].put(t, "flowing", 50, time.Second, 20)
+	glacial := c.nodes[0].put(t, unique("glacial"), 100, time.Hour, 100)
+	flowing := c.nodes[0].put(t, unique("flowing"), 50, time.Second, 20)
 	h, cl := newHistory(glacial, flowing), c.client(t)
 	// A step of less than a second that is taken back right away may count
 	// once for each storm until the clock has caught up with it.

@@ -12,7 +12,7 @@ import (
 // hundred is a policy that admits 100 tokens, and one more a year later.
 func (c *cluster) hundred(t testing.TB, name string) api.Policy {
 	t.Helper()
-	return c.nodes[0].put(t, name, 1, year, 100)
+	return c.nodes[0].put(t, unique(name), 1, year, 100)
 }
 
 // mustHaveSpent fails the test unless the takes of key in h were granted
@@ -97,7 +97,7 @@ func TestAThousandTakesAdmitExactlyAHundredWhileTheLeaderIsKilled(t *testing.T) 
 
 func TestARollingRestartUnderLoadFailsNoTake(t *testing.T) {
 	c := shared(t)
-	p := c.nodes[0].put(t, "rolling", 1, year, 1_000_000)
+	p := c.nodes[0].put(t, unique("rolling"), 1, year, 1_000_000)
 	h, cl := newHistory(p), c.client(t)
 	var keys []string
 	for shard := range uint32(shards) {
@@ -120,11 +120,12 @@ func TestARollingRestartUnderLoadFailsNoTake(t *testing.T) {
 
 func TestAllNodesKilledAtOnceForgetAndRefillNothing(t *testing.T) {
 	c := shared(t)
-	slow := c.nodes[0].put(t, "killed-slow", 1, year, 1_000_000)
-	quick := c.nodes[0].put(t, "killed-quick", 10, time.Second, 100)
+	slow := c.nodes[0].put(t, unique("killed-slow"), 1, year, 1_000_000)
+	quick := c.nodes[0].put(t, unique("killed-quick"), 10, time.Second, 100)
 	h, cl := newHistory(slow, quick), c.client(t)
 
-	first := c.nodes[0].mustTake(t, api.TakeRequest{Policy: slow.Name, Key: "id", Cost: cost(7), RequestID: "before"})
+	request := api.TakeRequest{Policy: slow.Name, Key: "id", Cost: cost(7), RequestID: unique("before")}
+	first := c.nodes[0].mustTake(t, request)
 	called := h.now()
 	drained, err := cl.Take(context.Background(), quick.Name, "k", 100)
 	if err != nil {
@@ -149,7 +150,7 @@ func TestAllNodesKilledAtOnceForgetAndRefillNothing(t *testing.T) {
 	for _, key := range []string{"a", "b", "c"} {
 		c.mustHaveSpent(t, h, slow, key, h.allowed(slow.Name, key))
 	}
-	again := c.nodes[1].mustTake(t, api.TakeRequest{Policy: slow.Name, Key: "id", Cost: cost(7), RequestID: "before"})
+	again := c.nodes[1].mustTake(t, request)
 	if !again.Duplicate || again.Commit != first.Commit || !again.Allowed {
 		t.Errorf("the take that was repeated after the restart says %+v, want the duplicate of %+v", again, first)
 	}
@@ -174,7 +175,7 @@ func TestATakeRepeatedAcrossAChangeOfLeaderChargesOnce(t *testing.T) {
 	p := c.hundred(t, "repeated")
 	leader := c.leaderOf(t, "k")
 	others := c.others(leader)
-	request := api.TakeRequest{Policy: p.Name, Key: "k", Cost: cost(30), RequestID: "once"}
+	request := api.TakeRequest{Policy: p.Name, Key: "k", Cost: cost(30), RequestID: unique("once")}
 	first := others[0].mustTake(t, request)
 	leader.kill(t)
 	var again api.Decision
@@ -197,7 +198,7 @@ func TestATakeRepeatedAcrossAChangeOfLeaderChargesOnce(t *testing.T) {
 
 func TestAFrozenLeaderChargesNothingTwice(t *testing.T) {
 	c := shared(t)
-	p := c.nodes[0].put(t, "frozen", 1, year, 1_000_000)
+	p := c.nodes[0].put(t, unique("frozen"), 1, year, 1_000_000)
 	h, cl := newHistory(p), c.client(t)
 	leader := c.leaderOf(t, "k")
 	l := drive(t, cl, h, p.Name, []string{"k"}, 12)

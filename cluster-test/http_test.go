@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -134,6 +135,12 @@ func (n *node) put(t testing.TB, name string, rate int64, per time.Duration, bur
 	}
 	return stored
 }
+
+// unique makes a name of a policy or a request id that no earlier test on the
+// same cluster has used, not even an earlier run of the same test.
+func unique(name string) string { return fmt.Sprintf("%s-%d", name, used.Add(1)) }
+
+var used atomic.Int64
 
 // year is the period of policies that do not refill while a test runs: at one
 // token a year, a minute brings two millionths of a token.

@@ -3,6 +3,7 @@ package clustertest
 import (
 	"context"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 
@@ -62,7 +63,7 @@ func TestAFourthNodeJoinsAndVotesInEveryGroup(t *testing.T) {
 
 	// It decides, writes policies, and its vote counts: with one of the old
 	// nodes down, three of four are still a majority.
-	q := fourth.put(t, "joined-late", 1, year, 100)
+	q := fourth.put(t, unique("joined-late"), 1, year, 100)
 	leader := c.leaderOf(t, "late")
 	if leader == fourth {
 		leader = old[0]
@@ -104,7 +105,9 @@ func TestAWipedNodeIsRefusedUnderItsOldID(t *testing.T) {
 	}
 
 	// With its own folder it is welcome again.
-	mustRename(t, wiped.dir, wiped.dir+".wiped")
+	if err := os.RemoveAll(wiped.dir); err != nil {
+		t.Fatal(err)
+	}
 	mustRename(t, wiped.dir+".aside", wiped.dir)
 	wiped.start(t)
 	wiped.waitReady(t)
@@ -123,11 +126,15 @@ func TestANodeOfAnotherClusterIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	stranger := newNode(t, c.root, "stranger", "--bootstrap-expect=1")
+	root, err := os.MkdirTemp(c.root, "stranger-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger := newNode(t, root, "stranger", "--bootstrap-expect=1")
 	t.Cleanup(stranger.end)
 	stranger.start(t)
 	stranger.waitReady(t)
-	other := stranger.put(t, "strangers", 1, year, 50)
+	other := stranger.put(t, unique("strangers"), 1, year, 50)
 	stranger.mustTake(t, api.TakeRequest{Policy: other.Name, Key: "k", Cost: cost(20)})
 	stranger.terminate(t)
 

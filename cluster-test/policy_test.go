@@ -13,7 +13,7 @@ import (
 // while all are up, while one is down, and on that one when it is back.
 func TestAPolicyWriteIsSeenEverywhereOnceItReturned(t *testing.T) {
 	c := shared(t)
-	const name = "team/edited"
+	name := unique("team/edited")
 	// see checks that a take through n is decided by p.
 	see := func(n *node, p api.Policy, key string) error {
 		d, err := n.takeOnce(api.TakeRequest{Policy: name, Key: key})
@@ -94,7 +94,7 @@ func TestAStartingNodeDeniesNoPolicyThatExists(t *testing.T) {
 		c.leader(t, 0, up...)
 		var name string
 		for i := range 10 {
-			name = fmt.Sprintf("starting-%d-%d", round, i)
+			name = unique("starting")
 			up[i%2].put(t, name, 1, year, 100)
 		}
 		n.start(t)

@@ -22,7 +22,7 @@ func TestANodeThatWasAwayComesBackThroughASnapshot(t *testing.T) {
 			shard = id
 		}
 	}
-	p := c.nodes[0].put(t, "away", 1, year, 1_000_000)
+	p := c.nodes[0].put(t, unique("away"), 1, year, 1_000_000)
 	key := keyIn(shard, "away")
 	h, cl := newHistory(p), c.client(t)
 	take := func(n int64) {
