@@ -13,10 +13,9 @@
 // What it does for its caller:
 //
 //  1. Concurrent calls travel together. Calls for keys of the same shard join
-//     the batch that waits for a free slot of the shard's lane; a lane has a
-//     few batches on their way at once (see [WithMaxInFlight]). There is no
-//     timer in this: a lone take leaves at once, and batches grow by themselves
-//     as the store gets busier.
+//     the batch that waits while one is on its way there (see
+//     [WithMaxInFlight]). There is no timer in this: a lone take leaves at once,
+//     and batches grow by themselves as the store gets busier.
 //  2. It goes straight to the leader. It learns the slot map and the leaders
 //     from GET /v1/cluster of any node, follows not-leader answers, and looks
 //     again when a connection breaks or a newer slot map shows up. A leader

@@ -337,6 +337,36 @@ func TestTakeIsWithdrawnBetweenAttempts(t *testing.T) {
 	}
 }
 
+// One batch that is refused again and again does not hold up its shard.
+func TestTroubleOfOneBatchIsItsOwn(t *testing.T) {
+	f := newFake(t, 1, 1)
+	c := f.client(t)
+	mustTake(t, c, "k")
+	var refused atomic.Int32
+	f.inject(func(_ int, b *api.Batch) *fault {
+		if op, _, _ := api.DecodeOp(b.Ops); op.Key != "stuck" {
+			return nil
+		}
+		refused.Add(1)
+		p := api.NewProblem(api.Overloaded, "not now")
+		p.RetryAfter = 30 * time.Second
+		return &fault{problem: p}
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if _, err := c.Take(ctx, "api", "stuck", 1); !errors.Is(err, client.ErrUnavailable) {
+			t.Error(err)
+		}
+	})
+	poll(t, "the refusal", func() bool { return refused.Load() == 1 && !client.OnWire(c) })
+	for range 10 {
+		mustTake(t, c, "k")
+	}
+	cancel()
+	wg.Wait()
+}
+
 func TestSlotMapChange(t *testing.T) {
 	f := newFake(t, 2, 2)
 	c := f.client(t)

@@ -136,6 +136,7 @@ func (l *lane) end(a *attempt, harm bool, why error) {
 	a.b.applied = a.before || harm && a.read
 	if why != nil {
 		a.b.why = why
+		l.launch() // those behind b need not wait for it any more
 	}
 }
 
@@ -425,6 +426,7 @@ func (l *lane) note(b *batch, why error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	b.why = why
+	l.launch()
 }
 
 // keep marks all items but those of open as answered.

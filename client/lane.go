@@ -13,6 +13,7 @@ import (
 // Bounds of a batch.
 const (
 	joinOps   = 4096    // operations of a batch that others may still join
+	largeOps  = 512     // operations that do not wait for a batch to land
 	joinBytes = 1 << 20 // and its size; a larger entry only delays its shard
 	partBytes = 2 << 20 // of one caller's own part; with its policies it stays below api.MaxBody
 )
@@ -59,7 +60,7 @@ type batch struct {
 	// applied: an attempt reached the store, and no answer said that it did
 	// nothing. Only the answer to the batch itself clears the doubt.
 	applied bool
-	why     error // the last thing that went wrong
+	why     error // the last thing that went wrong; nil while nothing has
 }
 
 func newLane(c *Client, shard uint32) *lane {
@@ -144,13 +145,28 @@ func (b *batch) takes(items []item) bool {
 }
 
 // launch starts a flight if one is needed. l.mu is held.
+//
+// While a small batch is on its way the others gather behind it: measured on a
+// busy store, that is worth more than having them leave at once. So another
+// flight starts only for a batch that is large by itself, or if those that fly
+// have met trouble.
 func (l *lane) launch() {
-	if len(l.queue) > l.starting && l.flights < l.c.maxInFlight && !l.closed {
-		l.flights++
-		l.starting++
-		l.c.running.Add(1)
-		go l.fly()
+	if len(l.queue) <= l.starting || l.flights >= l.c.maxInFlight || l.closed {
+		return
 	}
+	waiting := 0
+	for _, b := range l.queue {
+		waiting += len(b.items)
+	}
+	for _, b := range l.flying {
+		if b.why == nil && waiting < largeOps {
+			return
+		}
+	}
+	l.flights++
+	l.starting++
+	l.c.running.Add(1)
+	go l.fly()
 }
 
 // fly carries batches until none waits.

@@ -13,8 +13,9 @@ import (
 
 const (
 	defaultTimeout = 5 * time.Second
-	// Two batches of a shard on their way keep its leader busy while one
-	// answer travels back; more would only make batches smaller.
+	// Two large batches of a shard on their way keep its leader busy while one
+	// answer travels back, and one that meets trouble does not hold up the
+	// shard; more only make batches smaller.
 	defaultInFlight = 2
 )
 
@@ -52,7 +53,8 @@ func WithToken(token string) Option { return func(c *config) { c.token = token }
 func WithLogger(l *slog.Logger) Option { return func(c *config) { c.logger = l } }
 
 // WithMaxInFlight sets how many batches of one shard may be on their way at
-// once; the default is 2.
+// once; the default is 2. All but the first are for large batches, and for
+// those behind a batch that has met trouble.
 func WithMaxInFlight(n int) Option { return func(c *config) { c.maxInFlight = n } }
 
 // newTransport keeps enough idle connections for a lane's every batch in
