@@ -48,7 +48,12 @@ func (a *answer) decision() api.Decision {
 type denial struct {
 	api.Decision
 	*api.Problem
+	Violated []string `json:"violated-policies"` // the limits that deny
 }
+
+// quotaExceeded is the problem type of a denial, and violated-policies its
+// member, by draft-ietf-httpapi-ratelimit-headers.
+const quotaExceeded = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 
 // respondTake answers a take, a denial with the status that the caller chose.
 func (a *answer) respondTake(w http.ResponseWriter, r *http.Request, denied int) error {
@@ -66,9 +71,16 @@ func (a *answer) respondTake(w http.ResponseWriter, r *http.Request, denied int)
 	}
 	p := api.NewProblem(api.QuotaExceeded, "the limit %q of policy %q has %d of %d tokens left; the same take passes in %d ms",
 		a.set.Limits[a.res.Binding].Name, d.Policy, d.Remaining, d.Limit, d.RetryAfterMS)
+	p.Type = quotaExceeded
 	p.Instance = r.URL.EscapedPath()
 	p.RequestID = w.Header().Get(api.HeaderRequestID)
-	respond(w, denied, api.MediaProblem, denial{d, p})
+	full := denial{Decision: d, Problem: p}
+	for i := range a.res.Limits {
+		if a.res.Limits[i].RetryAfter > 0 {
+			full.Violated = append(full.Violated, a.set.Limits[i].Name)
+		}
+	}
+	respond(w, denied, api.MediaProblem, full)
 	return nil
 }
 

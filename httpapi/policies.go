@@ -84,6 +84,9 @@ func (e *edge) policyDelete(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if cond.NoneMatch {
+		return api.NewProblem(api.InvalidRequest, "If-None-Match means nothing for a DELETE; If-Match guards it")
+	}
 	if err := e.Policies.Delete(r.Context(), name, cond); err != nil {
 		return err
 	}

@@ -71,6 +71,7 @@ func TestConditionsAreReadStrictly(t *testing.T) {
 	} {
 		wantProblem(t, w.do("PUT", "/v1/policies/new", newPolicy, tc.header, "Content-Type: application/json"), tc.code, "")
 	}
+	wantProblem(t, w.do("DELETE", "/v1/policies/new", "", "If-None-Match: *"), api.InvalidRequest, "If-Match")
 	wantProblem(t, w.do("PUT", "/v1/policies/new", newPolicy, "If-Match: *", "If-None-Match: *", "Content-Type: application/json"), api.InvalidRequest, "one of")
 }
 

@@ -285,11 +285,14 @@ func (g *group) close() error {
 	if g.coalescer != nil {
 		g.coalescer.setOpen(false)
 	}
-	err := g.raft.Shutdown().Error()
+	stopped := g.raft.Shutdown()
+	// Raft waits for its calls to peers; without the connections they end now.
+	err := g.trans.Close()
+	err = errors.Join(err, stopped.Error())
 	if g.coalescer != nil {
 		g.coalescer.close()
 	}
-	return errors.Join(err, g.trans.Close(), g.store.Close())
+	return errors.Join(err, g.store.Close())
 }
 
 // stale tells whether the machine holds what time alone makes obsolete.
