@@ -72,9 +72,9 @@ func TestADenialIsA200UnlessAskedOtherwise(t *testing.T) {
 		}
 		want := fmt.Sprintf(denial, shard, i+3)
 		if tc.status == 429 {
-			want = strings.TrimSuffix(want, "}") + `,"type":"https://iana.org/assignments/http-problem-types#quota-exceeded","violated-policies":["hourly"],"title":"The quota is exceeded",
+			want = strings.TrimSuffix(want, "}") + `,"type":"https://iana.org/assignments/http-problem-types#quota-exceeded","title":"The quota is exceeded",
 				"status":429,"detail":"the limit \"hourly\" of policy \"slow\" has 0 of 2 tokens left; the same take passes in 1800000 ms",
-				"instance":"/v1/take","code":"quota-exceeded","retryable":true,"outcome":"not_applied","request_id":"abc"}`
+				"instance":"/v1/take","code":"quota-exceeded","retryable":true,"outcome":"not_applied","request_id":"abc","violated-policies":["hourly"]}`
 		}
 		same(t, r.body, want)
 	}
