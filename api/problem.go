@@ -33,6 +33,7 @@ const (
 	Draining             Code = "draining"
 	OutcomeUnknown       Code = "outcome-unknown"
 	Internal             Code = "internal"
+	SessionStale         Code = "session-stale"
 )
 
 // Outcome says what a failed request did to the state.
@@ -80,6 +81,7 @@ var Codes = []CodeInfo{
 	{19, Draining, http.StatusServiceUnavailable, "The node is shutting down", true, NotApplied},
 	{20, OutcomeUnknown, http.StatusGatewayTimeout, "It is not known whether this was applied", true, Unknown},
 	{21, Internal, http.StatusInternalServerError, "The server failed", false, Unknown},
+	{22, SessionStale, http.StatusUnprocessableEntity, "The session has acknowledged the answer to this batch already", false, NotApplied},
 }
 
 var (

@@ -316,7 +316,7 @@ func (f *fake) decide(node int, b *api.Batch, never bool) ([]byte, *api.Problem)
 			sh.sessions[b.Session.ID] = ss
 		}
 		if b.Session.Seq <= ss.acked {
-			return nil, api.NewProblem(api.RequestIDReused, "the session has acknowledged %d", b.Session.Seq)
+			return nil, api.NewProblem(api.SessionStale, "the session has acknowledged %d", b.Session.Seq)
 		}
 		ss.acked = max(ss.acked, b.Session.Acked)
 		if a := ss.answers[b.Session.Seq]; a != nil {

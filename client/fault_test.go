@@ -472,7 +472,7 @@ func TestRefusedSessionIsReplaced(t *testing.T) {
 		if hits.Add(1) == 1 {
 			return &fault{cut: true}
 		}
-		return &fault{problem: api.NewProblem(api.RequestIDReused, "the session has acknowledged it")}
+		return &fault{problem: api.NewProblem(api.SessionStale, "the session has acknowledged it")}
 	})
 	if _, err := c.Take(within(t, 10*time.Second), "api", "k", 1); !errors.Is(err, client.ErrOutcomeUnknown) || errors.Is(err, client.ErrRequestIDReused) {
 		t.Error(err)

@@ -7,7 +7,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/rlstore/rlstore/api"
@@ -281,11 +280,11 @@ func (l *lane) settleProblem(ctx context.Context, to target, a *attempt, p *api.
 		return later, p.RetryAfter
 	case a.before:
 		// An earlier attempt is in doubt, and this does not clear it.
-		if isSessionRefusal(p) {
+		if p.Code == api.SessionStale {
 			l.restart(b)
 		}
 		b.answerAll(fail(ErrOutcomeUnknown, p, nil))
-	case isSessionRefusal(p):
+	case p.Code == api.SessionStale:
 		l.restart(b)
 		l.requeue(ctx, b.everything(), 0)
 	case p.Code == api.CrossShard && !b.atomic:
@@ -297,12 +296,6 @@ func (l *lane) settleProblem(ctx context.Context, to target, a *attempt, p *api.
 		b.answerAll(refuse(p))
 	}
 	return finished, 0
-}
-
-// isSessionRefusal tells a refusal of the batch's session from one of an
-// operation's own request id, which has the same code.
-func isSessionRefusal(p *api.Problem) bool {
-	return p.Code == api.RequestIDReused && strings.HasPrefix(p.Detail, "the session ")
 }
 
 // restart begins a new session, unless another flight has done so already.
@@ -366,7 +359,7 @@ func (l *lane) settleReply(ctx context.Context, a *attempt, r *api.Reply) (next 
 		if res.Status == api.StatusError {
 			p := api.NewProblem(res.Code, "%s", res.Detail)
 			again := p.Retryable
-			if isSessionRefusal(p) {
+			if p.Code == api.SessionStale {
 				refused, again = true, !a.before
 				failed = fail(ErrOutcomeUnknown, p, nil)
 			} else {

@@ -116,8 +116,9 @@ func TestEveryProblemHasAKind(t *testing.T) {
 		api.UnsupportedMediaType: client.ErrInvalidRequest, api.InvalidPolicy: client.ErrInvalidPolicy,
 		api.CostExceedsBurst: client.ErrCostExceedsBurst, api.CrossShard: client.ErrCrossShard,
 		api.RequestIDReused: client.ErrRequestIDReused, api.TooManyRequests: client.ErrUnavailable,
-		api.QuotaExceeded: client.ErrUnavailable, api.NotLeader: client.ErrUnavailable,
-		api.NoLeader: client.ErrUnavailable, api.Overloaded: client.ErrUnavailable,
+		api.QuotaExceeded: client.ErrUnavailable, api.SessionStale: client.ErrUnavailable,
+		api.NotLeader: client.ErrUnavailable,
+		api.NoLeader:  client.ErrUnavailable, api.Overloaded: client.ErrUnavailable,
 		api.Draining: client.ErrUnavailable, api.OutcomeUnknown: client.ErrOutcomeUnknown,
 		api.Internal: client.ErrOutcomeUnknown,
 	}

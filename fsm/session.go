@@ -88,7 +88,7 @@ func (t *sessions) begin(g *api.Session, now uint64) (*session, []byte, opError)
 	s.last = now
 	t.ack(s, g.Acked)
 	if g.Seq <= s.acked {
-		return nil, nil, opError{api.RequestIDReused, "the session has acknowledged the answer to this sequence number"}
+		return nil, nil, opError{api.SessionStale, "the session has acknowledged the answer to this sequence number"}
 	}
 	i, found := s.search(g.Seq)
 	if found {
