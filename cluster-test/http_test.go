@@ -93,6 +93,7 @@ func insist(f func() error) error {
 		if !errors.As(err, &p) || !p.Retryable || time.Now().After(deadline) {
 			return err
 		}
+		<-time.After(10 * time.Millisecond)
 	}
 }
 

@@ -57,6 +57,7 @@ func TestAFourthNodeJoinsAndVotesInEveryGroup(t *testing.T) {
 		}
 		return nil
 	})
+	l.flows(t, 100)
 	l.finish(t)
 	c.mustHaveSpent(t, h, p, "k", 100)
 	c.spread(t)
