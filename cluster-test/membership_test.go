@@ -84,6 +84,62 @@ func TestAFourthNodeJoinsAndVotesInEveryGroup(t *testing.T) {
 	c.mustHaveSpent(t, hq, q, "late", 100)
 }
 
+// TestANodeThatMovedIsFoundAgain restarts a node on other ports: its id is what
+// counts.
+func TestANodeThatMovedIsFoundAgain(t *testing.T) {
+	c := shared(t)
+	c.spread(t)
+	p := c.hundred(t, "moved")
+	h, cl := newHistory(p), c.client(t)
+	moved := c.nodes[1]
+	var shard uint32
+	for id := uint32(1); id <= shards; id++ {
+		if c.leader(t, id) == moved {
+			shard = id
+		}
+	}
+	key := keyIn(shard, "moved")
+	take := func(n int) {
+		t.Helper()
+		for range n {
+			called := h.now()
+			d, err := cl.Take(context.Background(), p.Name, key, 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			h.taken(called, &d)
+		}
+	}
+	take(40)
+	moved.kill(t)
+	moved.move(t)
+	moved.start(t)
+	moved.waitReady(t)
+	eventually(t, "all nodes tell its new addresses", func() error {
+		for _, n := range c.nodes {
+			s, err := n.status()
+			if err != nil {
+				return err
+			}
+			for _, m := range s.Nodes {
+				if m.ID == moved.id && (m.HTTP != "http://"+moved.http || m.Raft != moved.raft || !m.Reachable) {
+					return fmt.Errorf("%s tells %+v", n.id, m)
+				}
+			}
+		}
+		return nil
+	})
+	take(40)
+	eventually(t, "it leads its shard again", func() error {
+		if l := c.leader(t, shard); l != moved {
+			return fmt.Errorf("%s does", l.id)
+		}
+		return nil
+	})
+	take(40)
+	c.mustHaveSpent(t, h, p, key, 100)
+}
+
 // TestAWipedNodeIsRefusedUnderItsOldID: a node that lost its disk has forgotten
 // its votes. It must not vote again under the same name.
 func TestAWipedNodeIsRefusedUnderItsOldID(t *testing.T) {

@@ -33,12 +33,9 @@ type node struct {
 
 // process is one run of a node.
 type process struct {
-	cmd     *exec.Cmd
-	log     *os.File
-	ended   chan struct{} // closed once the process is gone
-	mu      sync.Mutex    // guards err
-	err     error         // of the end
-	stopped bool          // by SIGSTOP
+	cmd   *exec.Cmd
+	ended chan struct{} // closed once the process is gone
+	err   error         // of the end; to be read once ended is closed
 }
 
 // spawner starts every process from one thread that lives as long as the test
@@ -79,13 +76,10 @@ func (n *node) start(t testing.TB) {
 		log.Close()
 		t.Fatalf("start node %s: %v", n.id, err)
 	}
-	p := &process{cmd: cmd, log: log, ended: make(chan struct{})}
+	p := &process{cmd: cmd, ended: make(chan struct{})}
 	n.proc = p
 	go func() {
-		err := cmd.Wait()
-		p.mu.Lock()
-		p.err = err
-		p.mu.Unlock()
+		p.err = cmd.Wait()
 		log.Close()
 		close(p.ended)
 	}()
@@ -133,8 +127,8 @@ func (n *node) terminate(t testing.TB) {
 }
 
 // freeze stops the node in its tracks; thaw lets it go on.
-func (n *node) freeze(t testing.TB) { t.Helper(); n.signal(t, syscall.SIGSTOP); n.proc.stopped = true }
-func (n *node) thaw(t testing.TB)   { t.Helper(); n.signal(t, syscall.SIGCONT); n.proc.stopped = false }
+func (n *node) freeze(t testing.TB) { t.Helper(); n.signal(t, syscall.SIGSTOP) }
+func (n *node) thaw(t testing.TB)   { t.Helper(); n.signal(t, syscall.SIGCONT) }
 
 // end makes sure that nothing is left of the node.
 func (n *node) end() {
@@ -235,4 +229,11 @@ func newNode(t testing.TB, root, id string, flags ...string) *node {
 		"--http-addr=" + n.http, "--raft-addr=" + n.raft,
 	}, flags...)
 	return n
+}
+
+// move gives a node that is down other ports.
+func (n *node) move(t testing.TB) {
+	t.Helper()
+	n.http, n.raft = freeAddr(t), freeAddr(t)
+	n.args = append(n.args, "--http-addr="+n.http, "--raft-addr="+n.raft) // the last of a name counts
 }
