@@ -134,9 +134,9 @@ type Problem struct {
 
 	// Of not-leader: where to go instead. Leader is the HTTP address of the
 	// shard's leader, empty while it is not known.
-	Leader         string `json:"leader,omitempty"`
-	Shard          uint32 `json:"shard,omitempty"`
-	SlotMapVersion uint64 `json:"slot_map_version,omitempty"`
+	Leader         string  `json:"leader,omitempty"`
+	Shard          *uint32 `json:"shard,omitempty"` // 0 is the catalog; nil of other problems
+	SlotMapVersion uint64  `json:"slot_map_version,omitempty"`
 
 	// RetryAfter is advice, in the Retry-After header (whole seconds,
 	// rounded up) of the response; 0 is none.

@@ -306,7 +306,7 @@ func (f *fake) decide(node int, b *api.Batch, never bool) ([]byte, *api.Problem)
 		return nil, p
 	case never && sh.leader != node:
 		p := api.NewProblem(api.NotLeader, "shard %d", shard)
-		p.Leader, p.Shard, p.SlotMapVersion = f.address(sh.leader), shard, f.slots.Version
+		p.Leader, p.Shard, p.SlotMapVersion = f.address(sh.leader), &shard, f.slots.Version
 		return nil, p
 	}
 	ss := sh.sessions[b.Session.ID]

@@ -266,7 +266,7 @@ func (l *lane) settleProblem(ctx context.Context, to target, a *attempt, p *api.
 	case p.Outcome != api.NotApplied:
 		return search, 0
 	case p.Code == api.NotLeader:
-		mine := p.Shard == 0 || p.Shard == l.shard
+		mine := p.Shard == nil || *p.Shard == l.shard
 		if mine && p.SlotMapVersion <= l.c.dir.now.Load().version && l.c.dir.learn(l.shard, p.Leader) && l.c.dir.target(l.shard) != to {
 			return elsewhere, 0
 		}

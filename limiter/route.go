@@ -259,14 +259,14 @@ func disowned(reply []byte) bool {
 func (l *Limiter) notLeader(shard uint32, leader Leader) *api.Problem {
 	if !leader.Known {
 		p := api.NewProblem(api.NotLeader, "this node does not lead shard %d, and knows of no leader", shard)
-		p.Shard, p.SlotMapVersion = shard, l.catalog.SlotMapVersion()
+		p.Shard, p.SlotMapVersion = &shard, l.catalog.SlotMapVersion()
 		return p
 	}
 	p := api.NewProblem(api.NotLeader, "shard %d is led by another node", shard)
 	if leader.Local {
 		p.Detail = "this node leads the shard, but the slot map gives the keys to another one"
 	}
-	p.Leader, p.Shard, p.SlotMapVersion = leader.HTTP, shard, l.catalog.SlotMapVersion()
+	p.Leader, p.Shard, p.SlotMapVersion = leader.HTTP, &shard, l.catalog.SlotMapVersion()
 	return p
 }
 

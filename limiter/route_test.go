@@ -243,7 +243,7 @@ func TestNoForwardSendsTheCallerToTheLeader(t *testing.T) {
 		start := time.Now()
 		_, err := n.Do(bg, batchOf(take("api", keyIn(2, 0))), no)
 		p := wantProblem(t, err, api.NotLeader)
-		if p.Leader != "http://n2" || p.Shard != 2 || p.SlotMapVersion != 42 {
+		if p.Leader != "http://n2" || p.Shard == nil || *p.Shard != 2 || p.SlotMapVersion != 42 {
 			t.Errorf("it does not tell where to go: %+v", p)
 		}
 		c.setLeader(2, "")

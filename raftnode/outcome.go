@@ -30,6 +30,6 @@ func outcome(group uint32, err error) *api.Problem {
 // applied.
 func notLeader(group uint32) *api.Problem {
 	p := api.NewProblem(api.NotLeader, "this node does not lead shard %d", group)
-	p.Shard = group
+	p.Shard = &group
 	return p
 }
