@@ -66,6 +66,23 @@ func readBody(r *http.Request) ([]byte, error) {
 	}
 }
 
+// maxDrain bounds the bytes that are read of a body only to get the answer
+// through.
+const maxDrain = 4 * api.MaxBody
+
+// drain reads and forgets what is left of the body of a request that is about
+// to be refused. Many clients send all of a body before they read; closing on
+// them takes the answer away, for what comes in then is reset. The server's
+// timeout for reading bounds it, beside [maxDrain].
+func drain(r *http.Request) {
+	switch {
+	case r.Header.Get("Expect") != "": // it waits for the status before it sends
+	case r.ContentLength > maxDrain: // in vain
+	default:
+		io.CopyN(io.Discard, r.Body, maxDrain) // an error ends the body as well
+	}
+}
+
 func tooLarge() error {
 	return api.NewProblem(api.PayloadTooLarge, "the body has more than %d bytes; split the batch", api.MaxBody)
 }

@@ -148,6 +148,52 @@ func TestABodyWithoutALengthIsBoundedToo(t *testing.T) {
 	}
 }
 
+// TestARefusalReachesAClientThatSendsAllBeforeItReads: Python's http.client is
+// one of them.
+func TestARefusalReachesAClientThatSendsAllBeforeItReads(t *testing.T) {
+	w := newWorld(t)
+	const size = 13 << 20 // more than the buffers between the two hold
+	body := strings.Repeat("x", size)
+	for name, tc := range map[string]struct{ head, body, status string }{
+		"a length":       {"POST /v1/take HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 13631488", body, "413"},
+		"chunks":         {"POST /v1/take HTTP/1.1\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked", "d00000\r\n" + body + "\r\n0\r\n\r\n", "413"},
+		"no media type":  {"POST /v1/take HTTP/1.1\r\nContent-Length: 13631488", body, "415"},
+		"no such route":  {"POST /v1/nothing HTTP/1.1\r\nContent-Length: 13631488", body, "404"},
+		"another method": {"PUT /v1/take HTTP/1.1\r\nContent-Length: 13631488", body, "405"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn, err := net.Dial("tcp", w.server.Listener.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			conn.SetDeadline(time.Now().Add(20 * time.Second))
+			if _, err := io.WriteString(conn, tc.head+"\r\nHost: x\r\n\r\n"+tc.body); err != nil {
+				t.Fatalf("sending: %v", err)
+			}
+			answer := make([]byte, len("HTTP/1.1 413"))
+			if _, err := io.ReadFull(conn, answer); err != nil {
+				t.Fatalf("reading: %v", err)
+			}
+			if want := "HTTP/1.1 " + tc.status; string(answer) != want {
+				t.Errorf("the answer is %q, want %q", answer, want)
+			}
+		})
+	}
+	// Whoever asks first is told first: nothing is read.
+	conn, err := net.Dial("tcp", w.server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(20 * time.Second))
+	io.WriteString(conn, "POST /v1/take HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: 13631488\r\n\r\n")
+	answer := make([]byte, len("HTTP/1.1 413"))
+	if _, err := io.ReadFull(conn, answer); err != nil || string(answer) != "HTTP/1.1 413" {
+		t.Errorf("with Expect: %q, %v", answer, err)
+	}
+}
+
 // endless is a reader of the letter x.
 type endless struct{}
 

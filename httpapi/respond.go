@@ -74,6 +74,7 @@ func (e *edge) fail(w *recorder, r *http.Request, err error) {
 	if p.RetryAfter > 0 {
 		w.Header().Set("Retry-After", wholeSeconds(p.RetryAfter))
 	}
+	drain(r)
 	respond(w, p.Status, api.MediaProblem, &p)
 }
 
