@@ -145,12 +145,8 @@ func (k *refundRequest) take() *takeRequest {
 // open reads the request: its options, and its body either into v, if it is
 // JSON, or as the bytes of a binary batch.
 func (e *edge) open(r *http.Request, v any) (binary []byte, o limiter.Options, err error) {
-	switch h := r.Header.Get(api.HeaderForward); h {
-	case "":
-	case "never":
-		o.NoForward = true
-	default:
-		return nil, o, api.NewProblem(api.InvalidRequest, "the header %s is %.80q; it takes \"never\" only", api.HeaderForward, h)
+	if o.NoForward, err = noForward(r); err != nil {
+		return nil, o, err
 	}
 	media, err := mediaType(r, api.MediaJSON, api.MediaBatch)
 	if err != nil {
@@ -164,6 +160,18 @@ func (e *edge) open(r *http.Request, v any) (binary []byte, o limiter.Options, e
 		return body, o, nil
 	}
 	return nil, o, decodeJSON(body, v)
+}
+
+// noForward tells whether the caller wants no forwarding to the leader.
+func noForward(r *http.Request) (bool, error) {
+	switch h := r.Header.Get(api.HeaderForward); h {
+	case "":
+		return false, nil
+	case "never":
+		return true, nil
+	default:
+		return false, api.NewProblem(api.InvalidRequest, "the header %s is %.80q; it takes \"never\" only", api.HeaderForward, h)
+	}
 }
 
 // one decides a single operation.

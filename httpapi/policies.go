@@ -51,6 +51,10 @@ func (e *edge) policyPut(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	noForward, err := noForward(r)
+	if err != nil {
+		return err
+	}
 	if _, err = mediaType(r, api.MediaJSON, api.MediaYAML, "text/yaml", "application/x-yaml"); err != nil {
 		return err
 	}
@@ -62,7 +66,7 @@ func (e *edge) policyPut(w http.ResponseWriter, r *http.Request) error {
 	if len(wrong) > 0 {
 		return policy.Problem(wrong)
 	}
-	res, err := e.Policies.Put(r.Context(), p, cond)
+	res, err := e.Policies.Put(r.Context(), p, cond, noForward)
 	if err != nil {
 		return err
 	}
@@ -84,10 +88,14 @@ func (e *edge) policyDelete(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	noForward, err := noForward(r)
+	if err != nil {
+		return err
+	}
 	if cond.NoneMatch {
 		return api.NewProblem(api.InvalidRequest, "If-None-Match means nothing for a DELETE; If-Match guards it")
 	}
-	if err := e.Policies.Delete(r.Context(), name, cond); err != nil {
+	if err := e.Policies.Delete(r.Context(), name, cond, noForward); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/rlstore/rlstore/api"
+	"github.com/rlstore/rlstore/limiter"
 )
 
 const newPolicy = `{"name":"new","limits":[{"name":"burst","rate":5,"per":"1s"}]}`
@@ -49,6 +50,27 @@ func TestPoliciesAreStoredAndGuardedByTheirRevision(t *testing.T) {
 		t.Errorf("delete: %s %q", r.Status, r.body)
 	}
 	wantProblem(t, w.do("DELETE", "/v1/policies/new", ""), api.UnknownPolicy, "new")
+}
+
+func TestAnEditIsNotForwardedForWhoForbidsIt(t *testing.T) {
+	w := newWorld(t)
+	w.set(func() { w.leader = limiter.Leader{ID: "n2", HTTP: "http://n2", Known: true} })
+	const media, never = "Content-Type: application/json", "X-Rlstore-Forward: never"
+	for _, method := range []string{"PUT", "DELETE"} {
+		p := wantProblem(t, w.do(method, "/v1/policies/new", newPolicy, media, never), api.NotLeader, "")
+		if p.Leader != "http://n2" || p.Shard == nil || *p.Shard != 0 || p.SlotMapVersion != 1 {
+			t.Errorf("%s: the problem says leader %q, shard %v, slot map %d", method, p.Leader, p.Shard, p.SlotMapVersion)
+		}
+		wantProblem(t, w.do(method, "/v1/policies/new", newPolicy, media, "X-Rlstore-Forward: always"), api.InvalidRequest, `"always"`)
+	}
+	wantProblem(t, w.do("GET", "/v1/policies/new", ""), api.UnknownPolicy, "")
+	if r := w.do("PUT", "/v1/policies/new", newPolicy, media); r.StatusCode != 201 {
+		t.Errorf("forwarded: %s", r.Status)
+	}
+	w.set(func() { w.leader.Local = true })
+	if r := w.do("DELETE", "/v1/policies/new", "", never); r.StatusCode != 204 {
+		t.Errorf("at the leader: %s", r.Status)
+	}
 }
 
 func TestConditionsAreReadStrictly(t *testing.T) {

@@ -95,12 +95,15 @@ func TestEveryResponseCarriesARequestID(t *testing.T) {
 }
 
 // panics is a limiter with a bug.
-type panics struct{}
+type panics struct{ Doer }
 
 func (panics) Do(context.Context, *api.Batch, limiter.Options) ([]byte, error) { panic("a bug") }
 
 // garbage is a limiter whose replies make no sense.
-type garbage struct{ reply []byte }
+type garbage struct {
+	Doer
+	reply []byte
+}
 
 func (g garbage) Do(context.Context, *api.Batch, limiter.Options) ([]byte, error) {
 	return g.reply, nil
@@ -109,7 +112,7 @@ func (g garbage) Do(context.Context, *api.Batch, limiter.Options) ([]byte, error
 func TestABugInsideIsA500AndTheNextRequestIsServed(t *testing.T) {
 	empty := api.FinishReply(api.BeginReply(nil, 0, api.Commit{}), 0, nil)
 	reset := api.FinishReply(api.AppendResult(api.BeginReply(nil, 1, api.Commit{}), &api.Result{Status: api.StatusReset}), 0, nil)
-	for name, l := range map[string]Doer{"panic": panics{}, "no reply": garbage{}, "no result": garbage{empty}, "another kind of result": garbage{reset}} {
+	for name, l := range map[string]Doer{"panic": panics{}, "no reply": garbage{}, "no result": garbage{reply: empty}, "another kind of result": garbage{reply: reset}} {
 		w := newWorld(t, func(c *Config) { c.Limiter, c.MaxInFlight = l, 1 })
 		for range 2 {
 			wantProblem(t, w.post("/v1/take", `{"policy":"api","key":"k"}`), api.Internal, "")

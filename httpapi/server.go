@@ -12,9 +12,10 @@ import (
 	"github.com/rlstore/rlstore/limiter"
 )
 
-// Doer decides batches: a [limiter.Limiter].
+// Doer decides batches, and knows where a key is decided: a [limiter.Limiter].
 type Doer interface {
 	Do(ctx context.Context, b *api.Batch, o limiter.Options) (reply []byte, err error)
+	NotLeader(key string) *api.Problem
 }
 
 // Condition guards an edit of a policy. Its zero value guards nothing.
@@ -33,12 +34,13 @@ type PutResult struct {
 
 // Policies is the catalog. Its errors are problems: [api.UnknownPolicy] of what
 // does not exist, [api.RevisionConflict] of a condition that failed,
-// [api.NoLeader] while this node can't know.
+// [api.NoLeader] while this node can't know. With noForward an edit is
+// [api.NotLeader], and says who is, unless this node leads the catalog.
 type Policies interface {
 	Get(name string) (api.Policy, error)
 	List() (api.PolicyList, error) // sorted by name
-	Put(ctx context.Context, p api.Policy, cond Condition) (PutResult, error)
-	Delete(ctx context.Context, name string, cond Condition) error
+	Put(ctx context.Context, p api.Policy, cond Condition, noForward bool) (PutResult, error)
+	Delete(ctx context.Context, name string, cond Condition, noForward bool) error
 }
 
 // Check is one condition of readiness.

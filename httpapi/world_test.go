@@ -189,7 +189,22 @@ func (w worldPolicies) guard(name string, c Condition) (had api.Policy, ok bool,
 	return had, ok, nil
 }
 
-func (w worldPolicies) Put(_ context.Context, p api.Policy, c Condition) (PutResult, error) {
+// elsewhere refuses what only the catalog's leader does, if that is another node.
+func (w worldPolicies) elsewhere(noForward bool) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.leader.Local || !noForward {
+		return nil
+	}
+	p := api.NewProblem(api.NotLeader, "shard 0 is led by another node")
+	p.Leader, p.Shard, p.SlotMapVersion = w.leader.HTTP, new(uint32), 1
+	return p
+}
+
+func (w worldPolicies) Put(_ context.Context, p api.Policy, c Condition, noForward bool) (PutResult, error) {
+	if err := w.elsewhere(noForward); err != nil {
+		return PutResult{}, err
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	had, ok, err := w.guard(p.Name, c)
@@ -205,7 +220,10 @@ func (w worldPolicies) Put(_ context.Context, p api.Policy, c Condition) (PutRes
 	return PutResult{Policy: p, Created: !ok}, nil
 }
 
-func (w worldPolicies) Delete(_ context.Context, name string, c Condition) error {
+func (w worldPolicies) Delete(_ context.Context, name string, c Condition, noForward bool) error {
+	if err := w.elsewhere(noForward); err != nil {
+		return err
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	_, ok, err := w.guard(name, c)

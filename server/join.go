@@ -73,19 +73,19 @@ func (p policies) current() error {
 	return e
 }
 
-func (p policies) Put(ctx context.Context, doc api.Policy, c httpapi.Condition) (httpapi.PutResult, error) {
+func (p policies) Put(ctx context.Context, doc api.Policy, c httpapi.Condition, noForward bool) (httpapi.PutResult, error) {
 	res, err := p.node.ChangeCatalog(ctx, fsm.CatalogCommand{PutPolicy: &fsm.PutPolicy{
 		Policy: doc, IfMatch: c.IfMatch, AnyMatch: c.AnyMatch, NoneMatch: c.NoneMatch,
-	}})
+	}}, noForward)
 	if err != nil {
 		return httpapi.PutResult{}, err
 	}
 	return httpapi.PutResult{Policy: *res.Policy, Created: res.Created, Unchanged: res.Unchanged}, nil
 }
 
-func (p policies) Delete(ctx context.Context, name string, c httpapi.Condition) error {
+func (p policies) Delete(ctx context.Context, name string, c httpapi.Condition, noForward bool) error {
 	_, err := p.node.ChangeCatalog(ctx, fsm.CatalogCommand{DeletePolicy: &fsm.DeletePolicy{
 		Name: name, IfMatch: c.IfMatch, AnyMatch: c.AnyMatch,
-	}})
+	}}, noForward)
 	return err
 }
