@@ -6,7 +6,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
+	"sync"
 	"time"
 
 	"github.com/rlstore/rlstore/api"
@@ -102,30 +104,33 @@ type fatalError struct{ error }
 // seek makes one step: it asks around, and prepares, starts or joins. A nil
 // error with no cluster yet means that somebody else drives.
 func (n *Node) seek(ctx context.Context) error {
+	answers, unreachable, err := n.survey(ctx)
+	if err != nil {
+		return err
+	}
 	seen := map[string]status{n.cfg.NodeID: n.status()}
-	var unreachable error
-	for _, addr := range n.cfg.Join {
-		if addr == n.cfg.RaftAdvertise {
-			continue
-		}
-		s, err := n.ask(ctx, addr)
-		if err != nil {
-			unreachable = fmt.Errorf("no answer from %s: %w", addr, err)
-			continue
-		}
-		if s.ID == n.cfg.NodeID && s.Raft != n.cfg.RaftAdvertise {
-			return &fatalError{fmt.Errorf("the node at %s has this node's id, %s; give every node a --node-id of its own", addr, s.ID)}
+	var formed *status
+	for _, s := range answers {
+		if other, ok := seen[s.ID]; ok && other.Raft != s.Raft && other.ClusterID == s.ClusterID {
+			return fmt.Errorf("the nodes at %s and %s both have the id %s; give every node a --node-id of its own", other.Raft, s.Raft, s.ID)
 		}
 		seen[s.ID] = s
-		if s.ClusterID != "" {
-			return n.enter(ctx, addr)
+		if s.ClusterID == "" {
+			continue
 		}
+		if formed != nil && formed.ClusterID != s.ClusterID {
+			return &fatalError{fmt.Errorf("--join leads to two clusters: %s belongs to %s, and %s to %s; name the addresses of one only",
+				formed.Raft, formed.ClusterID, s.Raft, s.ClusterID)}
+		}
+		formed = &s
 	}
-	if n.cfg.BootstrapExpect == 0 {
-		return fmt.Errorf("no node of a running cluster answers at --join (%v)", unreachable)
-	}
-	if len(seen) < n.cfg.BootstrapExpect {
-		return fmt.Errorf("%d of %d expected nodes see each other (%v)", len(seen), n.cfg.BootstrapExpect, unreachable)
+	switch {
+	case formed != nil:
+		return n.enter(ctx, formed.Raft)
+	case n.cfg.BootstrapExpect == 0:
+		return fmt.Errorf("no node of a running cluster answers at --join%s", unreachable)
+	case len(seen) < n.cfg.BootstrapExpect:
+		return fmt.Errorf("%d of %d expected nodes see each other%s", len(seen), n.cfg.BootstrapExpect, unreachable)
 	}
 	ids := make([]string, 0, len(seen))
 	for id := range seen {
@@ -157,6 +162,55 @@ func (n *Node) seek(ctx context.Context) error {
 		return nil // its driver goes on with it
 	}
 	return n.drive(ctx, pending)
+}
+
+// survey asks every address that this node knows of: those of --join, those of
+// fresh nodes that asked this one, those that such nodes tell of, and the
+// members of a plan that was accepted. So it is enough that --join connects all
+// nodes somehow. It returns the answers, and a remark on an address without one.
+func (n *Node) survey(ctx context.Context) (answers []status, unreachable string, err error) {
+	asked := map[string]bool{n.cfg.RaftAdvertise: true}
+	next := slices.Clone(n.cfg.Join)
+	for _, m := range n.peers.strangers() {
+		next = append(next, m.Raft)
+	}
+	n.idMu.Lock()
+	if n.id.Bootstrap != nil {
+		for _, m := range n.id.Bootstrap.Members {
+			next = append(next, m.Raft)
+		}
+	}
+	n.idMu.Unlock()
+	var mu sync.Mutex // guards what the answers change, from here on
+	for len(next) > 0 && len(asked) < maxStrangers {
+		var wg sync.WaitGroup
+		round := next
+		next = nil
+		for _, addr := range round {
+			if asked[addr] {
+				continue
+			}
+			asked[addr] = true
+			wg.Go(func() {
+				s, e := n.ask(ctx, addr)
+				mu.Lock()
+				defer mu.Unlock()
+				switch {
+				case e != nil:
+					unreachable = fmt.Sprintf(" (no answer from %s: %v)", addr, e)
+				case s.ID == n.cfg.NodeID && s.Raft != n.cfg.RaftAdvertise:
+					err = &fatalError{fmt.Errorf("the node at %s has this node's id, %s; give every node a --node-id of its own", addr, s.ID)}
+				default:
+					answers = append(answers, s)
+					for _, m := range s.Strangers {
+						next = append(next, m.Raft)
+					}
+				}
+			})
+		}
+		wg.Wait()
+	}
+	return answers, unreachable, err
 }
 
 // drive carries a plan through both of its phases. It may be repeated.

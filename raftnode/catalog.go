@@ -20,6 +20,10 @@ type catalogAnswer struct {
 // peer that takes longer does not count as reachable.
 const peerWait = 2 * time.Second
 
+// catalogPatience bounds the search for a leader that takes a catalog write. An
+// election fits in, and callers who wait 5 s hear that nothing was applied.
+const catalogPatience = 3 * time.Second
+
 // catalogBirth is the first entry of a new catalog, or nil for one that has it.
 func (n *Node) catalogBirth(stamp uint64) []byte {
 	if n.catalog.View().SlotMapVersion() > 0 {
@@ -82,11 +86,18 @@ func (n *Node) CatalogCurrent() bool {
 }
 
 // ChangeCatalog carries a command through the catalog's log, wherever its
-// leader is, and returns once every reachable node has applied it. Its errors
-// are *api.Problem.
-func (n *Node) ChangeCatalog(ctx context.Context, c fsm.CatalogCommand) (fsm.CatalogResult, error) {
+// leader is, and returns once every reachable node has applied it. With
+// noForward it changes nothing unless this node leads, and says who does. Its
+// errors are *api.Problem.
+func (n *Node) ChangeCatalog(ctx context.Context, c fsm.CatalogCommand, noForward bool) (fsm.CatalogResult, error) {
+	deadline := time.Now().Add(catalogPatience)
 	wait := 5 * time.Millisecond
 	for {
+		if noForward {
+			if p := n.elsewhere(); p != nil {
+				return fsm.CatalogResult{}, p
+			}
+		}
 		answer, err := n.proposeCatalog(ctx, &c)
 		if err == nil {
 			if answer.Result.Err != nil {
@@ -99,13 +110,32 @@ func (n *Node) ChangeCatalog(ctx context.Context, c fsm.CatalogCommand) (fsm.Cat
 		if p.Outcome == api.Unknown || !p.Retryable {
 			return fsm.CatalogResult{}, p
 		}
+		if time.Now().After(deadline) || ctx.Err() != nil {
+			p = api.NewProblem(api.NoLeader, "the catalog has no leader that answers; the last attempt said: %s", p.Detail)
+			p.RetryAfter = time.Second
+			return fsm.CatalogResult{}, p
+		}
 		select {
 		case <-ctx.Done():
-			return fsm.CatalogResult{}, api.NewProblem(api.NoLeader, "the catalog has no leader that answers; the last attempt said: %s", p.Detail)
 		case <-time.After(wait):
 			wait = min(2*wait, 100*time.Millisecond)
 		}
 	}
+}
+
+// elsewhere is the answer to a caller that wants no forwarding, unless this
+// node leads the catalog.
+func (n *Node) elsewhere() *api.Problem {
+	groups := n.groupList()
+	if groups == nil || groups[0].leading.Load() {
+		return nil
+	}
+	p := notLeader(0)
+	p.SlotMapVersion = n.catalog.View().SlotMapVersion()
+	if m, ok := n.peers.member(groups[0].leader()); ok {
+		p.Leader = m.HTTP
+	}
+	return p
 }
 
 // proposeCatalog tries once.

@@ -374,15 +374,24 @@ func (n *Node) status() status {
 		Draining: n.draining.Load(), Expect: n.cfg.BootstrapExpect, Shards: n.cfg.Shards,
 	}
 	n.idMu.Unlock()
+	if s.ClusterID == "" {
+		s.Strangers = n.peers.strangers()
+	}
 	for _, g := range n.groupList() {
 		s.Groups = append(s.Groups, g.status())
 	}
 	return s
 }
 
-// heard notes what a peer of this cluster says of itself.
+// heard notes what a peer of this cluster, or as fresh as this node, says of
+// itself.
 func (n *Node) heard(s status) {
-	if s.ID == n.cfg.NodeID || s.ClusterID == "" || s.ClusterID != n.ClusterID() {
+	own := n.ClusterID()
+	if s.ID == n.cfg.NodeID || s.ClusterID != own {
+		return
+	}
+	if own == "" {
+		n.peers.meet(s.Member)
 		return
 	}
 	if n.peers.note(s) {

@@ -69,6 +69,12 @@ func (c *testCluster) open(cfg Config, l net.Listener) *Node {
 // startCluster starts n nodes that bootstrap together.
 func startCluster(t *testing.T, n int) *testCluster {
 	t.Helper()
+	return startJoined(t, n, func(_ int, addrs []string) []string { return addrs })
+}
+
+// startJoined is startCluster with a choice of each node's --join.
+func startJoined(t *testing.T, n int, join func(i int, addrs []string) []string) *testCluster {
+	t.Helper()
 	c := &testCluster{t: t, dir: t.TempDir(), nodes: make([]*Node, n)}
 	listeners := make([]net.Listener, n)
 	for i := range n {
@@ -76,7 +82,7 @@ func startCluster(t *testing.T, n int) *testCluster {
 	}
 	for i := range n {
 		cfg := c.config(i)
-		cfg.BootstrapExpect, cfg.Join = n, c.addrs
+		cfg.BootstrapExpect, cfg.Join = n, join(i, c.addrs)
 		c.nodes[i] = c.open(cfg, listeners[i])
 	}
 	t.Cleanup(func() {
@@ -203,6 +209,54 @@ func TestThreeNodesFormOneCluster(t *testing.T) {
 	}
 }
 
+// --join may name any nodes: one seed for all, the seed itself none, or each its
+// neighbour only.
+func TestAnyConnectedJoinFormsOneCluster(t *testing.T) {
+	for name, join := range map[string]func(i int, addrs []string) []string{
+		"the last as seed": func(i int, addrs []string) []string {
+			if i == 2 {
+				return nil
+			}
+			return addrs[2:]
+		},
+		"the first as seed": func(_ int, addrs []string) []string { return addrs[:1] },
+		"a chain": func(i int, addrs []string) []string {
+			if i == 2 {
+				return nil
+			}
+			return addrs[i+1 : i+2]
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := startJoined(t, 3, join)
+			for _, n := range c.nodes {
+				if got := len(n.Cluster().Nodes); got != 3 || n.ClusterID() != c.nodes[0].ClusterID() {
+					t.Errorf("%s is in cluster %s with %d nodes", n.NodeID(), n.ClusterID(), got)
+				}
+			}
+		})
+	}
+}
+
+// A --join that leads to two clusters is a mistake that nobody may guess about.
+func TestJoinThatLeadsToTwoClustersIsRefused(t *testing.T) {
+	a, b := startCluster(t, 1), startCluster(t, 1)
+	fatal := make(chan error, 1)
+	l := a.listen(1)
+	cfg := a.config(1)
+	cfg.Join = []string{a.addrs[0], b.addrs[0]}
+	cfg.OnFatal = func(err error) { fatal <- err }
+	a.nodes = append(a.nodes, a.open(cfg, l))
+	select {
+	case err := <-fatal:
+		if !strings.Contains(err.Error(), "two clusters") {
+			t.Fatal(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("it was not refused")
+	}
+}
+
 // A policy written through any node is seen by all once the write returns.
 func TestCatalogWriteIsSeenEverywhere(t *testing.T) {
 	c := startCluster(t, 3)
@@ -213,7 +267,7 @@ func TestCatalogWriteIsSeenEverywhere(t *testing.T) {
 		_, err := c.nodes[i%3].ChangeCatalog(ctx, fsm.CatalogCommand{PutPolicy: &fsm.PutPolicy{Policy: api.Policy{
 			Name: name, Mode: "strict", OnUnavailable: "closed", Enforcement: "enforce",
 			Limits: []api.Limit{{Name: "default", Algorithm: "token_bucket", Rate: 1, Per: api.Duration(time.Second), Burst: 1}},
-		}}})
+		}}}, false)
 		if err != nil {
 			t.Fatal(err)
 		}

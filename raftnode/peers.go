@@ -34,6 +34,8 @@ type status struct {
 	Shards    int           `json:"shards,omitempty"`
 	Pending   string        `json:"pending,omitempty"` // id of a plan accepted and not yet started
 	Groups    []groupStatus `json:"groups,omitempty"`
+	// Strangers are fresh nodes that asked this one, while it is fresh itself.
+	Strangers []Member `json:"strangers,omitempty"`
 }
 
 // groupStatus is one replica of a group.
@@ -51,10 +53,44 @@ type groupStatus struct {
 
 // peers is the address book: what this node last heard of each other one.
 type peers struct {
-	mu    sync.Mutex // guards the next three
-	heard map[string]peerState
-	lags  map[string]peerLags
-	book  map[string]Member // of the members, from the data folder; kept up to date
+	mu      sync.Mutex // guards the next four
+	heard   map[string]peerState
+	lags    map[string]peerLags
+	book    map[string]Member   // of the members, from the data folder; kept up to date
+	strange map[string]stranger // fresh nodes that asked this one while it was fresh
+}
+
+// maxStrangers bounds how many fresh nodes one keeps in mind, and asks.
+const maxStrangers = 128
+
+// meet notes a fresh node that asked this one.
+func (p *peers) meet(m Member) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, ok := p.strange[m.ID]; ok || len(p.strange) < maxStrangers {
+		p.strange[m.ID] = stranger{m, time.Now()}
+	}
+}
+
+// strangers are the fresh nodes that asked this one lately, sorted by id.
+func (p *peers) strangers() []Member {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var list []Member
+	for id, s := range p.strange {
+		if time.Since(s.at) > unreachableAfter {
+			delete(p.strange, id)
+			continue
+		}
+		list = append(list, s.Member)
+	}
+	sort.Slice(list, func(i, j int) bool { return list[i].ID < list[j].ID })
+	return list
+}
+
+type stranger struct {
+	Member
+	at time.Time
 }
 
 type peerState struct {
@@ -72,7 +108,7 @@ type peerLags struct {
 }
 
 func newPeers(members []Member) *peers {
-	p := &peers{heard: map[string]peerState{}, lags: map[string]peerLags{}, book: map[string]Member{}}
+	p := &peers{heard: map[string]peerState{}, lags: map[string]peerLags{}, book: map[string]Member{}, strange: map[string]stranger{}}
 	for _, m := range members {
 		p.book[m.ID] = m
 	}
