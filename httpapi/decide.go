@@ -51,6 +51,11 @@ func (e *edge) takeBatch(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	for i := range res.Results {
+		if p := res.Results[i].Error; p != nil {
+			p.Instance, p.RequestID = r.URL.EscapedPath(), w.Header().Get(api.HeaderRequestID)
+		}
+	}
 	respond(w, http.StatusOK, api.MediaJSON, res)
 	return nil
 }
@@ -219,7 +224,8 @@ func onlyAnswer(reply []byte, key string) (*answer, error) {
 	return a, nil
 }
 
-// many decides a JSON batch.
+// many decides a JSON batch. The problems in its results are the caller's to
+// change.
 func (e *edge) many(ctx context.Context, req *batchRequest, o limiter.Options) (*api.BatchResponse, error) {
 	n := len(req.Requests)
 	if n == 0 || n > api.MaxBatch {
@@ -256,7 +262,12 @@ func (e *edge) many(ctx context.Context, req *batchRequest, o limiter.Options) (
 			return nil, fmt.Errorf("a reply without result %d: %w", i, errors.Join(err))
 		}
 		if a.res.Status == api.StatusError {
-			out.Results[i].Error = api.AsProblem(withErrors(api.NewProblem(a.res.Code, "%s", a.res.Detail), &req.Requests[i]))
+			p := api.AsProblem(withErrors(api.NewProblem(a.res.Code, "%s", a.res.Detail), &req.Requests[i]))
+			if p.Code == api.NotLeader {
+				to := e.Limiter.NotLeader(a.key)
+				p.Leader, p.Shard, p.SlotMapVersion = to.Leader, to.Shard, to.SlotMapVersion
+			}
+			out.Results[i].Error = p
 			continue
 		}
 		a.set = &rep.Sets[a.res.Set]

@@ -281,6 +281,32 @@ func TestTroubleBelowIsToldAsTheContractSays(t *testing.T) {
 	}
 }
 
+func TestAProblemInABatchTellsAsMuchAsOneAlone(t *testing.T) {
+	w := newWorld(t)
+	w.set(func() { w.leader = limiter.Leader{ID: "n2", HTTP: "http://n2", Known: true} })
+	r := w.post("/v1/take/batch", `{"requests":[
+		{"policy":"api","key":"user:42"},{"policy":"api","key":"user:3"},{"policy":"none","key":"user:3"},{"policy":"api","key":""}]}`,
+		"X-Rlstore-Forward: never", "X-Request-Id: one")
+	var res api.BatchResponse
+	if err := json.Unmarshal([]byte(r.body), &res); err != nil || len(res.Results) != 4 {
+		t.Fatalf("%s: %s: %v", r.Status, r.body, err)
+	}
+	for i, want := range []api.Code{api.NotLeader, "", api.UnknownPolicy, api.InvalidRequest} {
+		p := res.Results[i].Error
+		switch {
+		case want == "" && p == nil:
+		case p == nil || p.Code != want:
+			t.Errorf("result %d is %+v, want %s", i, p, want)
+		case p.Instance != "/v1/take/batch" || p.RequestID != "one":
+			t.Errorf("result %d is of instance %q, request %q", i, p.Instance, p.RequestID)
+		case want == api.NotLeader && (p.Leader != "http://n2" || p.Shard == nil || *p.Shard != 1 || p.SlotMapVersion != 1):
+			t.Errorf("result %d does not tell where to go: %s", i, r.body)
+		case want != api.NotLeader && p.Shard != nil:
+			t.Errorf("result %d names a shard: %s", i, r.body)
+		}
+	}
+}
+
 func TestBinaryBatchesAnswerInKind(t *testing.T) {
 	w := newWorld(t)
 	op := func(kind api.Kind, cost int64) *api.Batch {

@@ -246,7 +246,13 @@ func TestNoForwardSendsTheCallerToTheLeader(t *testing.T) {
 		if p.Leader != "http://n2" || p.Shard == nil || *p.Shard != 2 || p.SlotMapVersion != 42 {
 			t.Errorf("it does not tell where to go: %+v", p)
 		}
+		if p := n.NotLeader(keyIn(2, 0)); p.Leader != "http://n2" || p.Shard == nil || *p.Shard != 2 || p.SlotMapVersion != 42 {
+			t.Errorf("nor when asked for the key alone: %+v", p)
+		}
 		c.setLeader(2, "")
+		if p := n.NotLeader(keyIn(2, 0)); p.Code != api.NotLeader || p.Leader != "" || p.Shard == nil || *p.Shard != 2 {
+			t.Errorf("without a leader: %+v", p)
+		}
 		_, err = n.Do(bg, batchOf(take("api", keyIn(2, 0))), no)
 		wantProblem(t, err, api.NoLeader)
 		if time.Since(start) != 0 {
