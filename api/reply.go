@@ -197,7 +197,7 @@ func CutSetInfo(b []byte) (s SetInfo, rest []byte, err error) {
 	if n, b, err = CutUvarint(b); err != nil {
 		return s, nil, err
 	}
-	if n == 0 || n > maxReplyLimit {
+	if n > maxReplyLimit {
 		return s, nil, fmt.Errorf("%d limits", n)
 	}
 	s.Limits = make([]LimitInfo, n)

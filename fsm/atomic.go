@@ -153,7 +153,7 @@ func (m *Buckets) tryOp(op *api.Op, s *set) opError {
 		return opError{api.InvalidRequest, "an atomic batch holds takes only, not a " + op.Kind.String()}
 	}
 	key, slot := hashes(op.Key)
-	if e := m.refuse(op, s, slot); e.code != "" {
+	if e := m.refuse(op, slot); e.code != "" {
 		return e
 	}
 	if op.RequestID != "" {
@@ -172,6 +172,9 @@ func (m *Buckets) tryOp(op *api.Op, s *set) opError {
 			a.known++
 			return opError{}
 		}
+	}
+	if s.refusal.code != "" {
+		return s.refusal
 	}
 	t := m.copyOf(op.Key, key, s)
 	if t.spent += op.Cost; t.spent > t.b.set.minBurst {

@@ -276,7 +276,7 @@ func (m *Buckets) applyEach(dst []byte, g *group) ([]byte, error) {
 // applyOp applies one operation on its own and leaves the result in m.res.
 func (m *Buckets) applyOp(st *staged, offset uint32) opError {
 	op, hash, b := &st.op, st.hash, &m.b
-	if e := m.refuse(op, st.set, st.slot); e.code != "" {
+	if e := m.refuse(op, st.slot); e.code != "" {
 		return e
 	}
 	res := &m.res
@@ -287,6 +287,9 @@ func (m *Buckets) applyOp(st *staged, offset uint32) opError {
 		if found, e := m.recall(op.RequestID, id, print); found || e.code != "" {
 			return e
 		}
+	}
+	if st.set.refusal.code != "" { // after recall: the first answer stands
+		return st.set.refusal
 	}
 	where := m.fetch(b, hash, op.Key, st.set)
 	switch op.Kind {
@@ -337,7 +340,7 @@ func hashes(key string) (hash uint64, slot uint16) {
 // refuse says why an operation cannot be applied whatever the state of its
 // bucket. It looks only at what could hurt the machine: whoever made the entry
 // has checked the rest.
-func (m *Buckets) refuse(op *api.Op, s *set, slot uint16) opError {
+func (m *Buckets) refuse(op *api.Op, slot uint16) opError {
 	charges := op.Kind == api.Take || op.Kind == api.Refund
 	switch {
 	case len(op.Key) < 1 || len(op.Key) > api.MaxKey,
@@ -347,8 +350,6 @@ func (m *Buckets) refuse(op *api.Op, s *set, slot uint16) opError {
 		return opError{p.Code, p.Detail}
 	case op.RequestID != "" && !charges:
 		return opError{api.InvalidRequest, "a " + op.Kind.String() + " takes no request_id"}
-	case s.refusal != "":
-		return opError{api.InvalidRequest, s.refusal}
 	case !m.owned.has(slot):
 		return opError{api.NotLeader, fmt.Sprintf("slot %d is not owned by shard %d", slot, m.shard)}
 	}
@@ -434,8 +435,11 @@ func (m *Buckets) peek(op *api.Op, ps *policy.Set, sets *[][]byte) api.Result {
 		return fail(opError{api.InvalidRequest, "a " + op.Kind.String() + " needs the log"})
 	}
 	key, slot := hashes(op.Key)
-	if e := m.refuse(op, s, slot); e.code != "" {
+	if e := m.refuse(op, slot); e.code != "" {
 		return fail(e)
+	}
+	if s.refusal.code != "" {
+		return fail(s.refusal)
 	}
 	var b bucket
 	hash := s.bucketHash(key)

@@ -141,8 +141,8 @@ func (l *loader) addSet(b []byte) error {
 		return errors.New("sets are not sorted")
 	}
 	s, err := l.state.sets.intern(string(b))
-	if err == nil && s.refusal != "" {
-		err = errors.New(s.refusal)
+	if err == nil && s.refusal.code != "" {
+		err = errors.New(s.refusal.detail)
 	}
 	l.sets = append(l.sets, s)
 	return err

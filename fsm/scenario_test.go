@@ -120,7 +120,7 @@ func (s *scenario) policy(d *datadriven.TestData) string {
 		d.Fatalf(s.t, "%v", err)
 	}
 	info := api.SetInfo{Policy: d.CmdArgs[0].Key, Revision: revision}
-	for _, line := range strings.Split(strings.TrimSpace(d.Input), "\n") {
+	for line := range strings.Lines(d.Input) { // none: the policy is unknown
 		var l api.LimitInfo
 		var per string
 		if _, err := fmt.Sscan(line, &l.Name, &l.Rate, &per, &l.Burst); err != nil {

@@ -11,9 +11,10 @@ import (
 
 // set is an interned set of limits.
 //
-// A set that decodes but breaks a bound of tokenbucket.go is kept with a
-// reason in refusal: policy validation lets none through, and if one comes all
-// the same, its operations fail while the replica lives on.
+// A set that decodes but can't decide is kept with a reason in refusal: that of
+// an unknown policy has no limits, and one that breaks a bound of tokenbucket.go
+// is let through by no validation. Its operations fail while the replica lives
+// on.
 type set struct {
 	// Fixed at creation; a capture reads them while Apply runs.
 	id       uint32 // local to this machine: never part of a reply or a snapshot
@@ -24,7 +25,7 @@ type set struct {
 	encoded  []byte
 	minBurst int64  // the largest cost that can pass
 	hash     uint64 // of policy, for a bucket's hash
-	refusal  string
+	refusal  opError
 
 	refs int // buckets and remembered requests that refer to it
 
@@ -55,8 +56,19 @@ func newSet(encoded string) (*set, error) {
 	return s, nil
 }
 
-// refusal says which bound the set breaks, if any.
-func refusal(info *api.SetInfo) string {
+// refusal says why the set can't decide, if so.
+func refusal(info *api.SetInfo) opError {
+	if len(info.Limits) == 0 {
+		return opError{api.UnknownPolicy, fmt.Sprintf("there is no policy %.140q", info.Policy)}
+	}
+	if why := broken(info); why != "" {
+		return opError{api.InvalidRequest, why}
+	}
+	return opError{}
+}
+
+// broken says which bound the set breaks, if any.
+func broken(info *api.SetInfo) string {
 	if len(info.Limits) > maxLimits {
 		return fmt.Sprintf("policy %q has %d limits, over %d", info.Policy, len(info.Limits), maxLimits)
 	}

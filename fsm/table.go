@@ -156,7 +156,7 @@ func (t *table) touch(ops []staged) (sum uint64) {
 // impossible about it, in which case b means nothing.
 func (b *bucket) load(r []byte, sets *sets, now uint64) ResetReason {
 	s := sets.get(binary.LittleEndian.Uint32(r))
-	if s == nil || s.refusal != "" || len(s.limits) != int(r[14]) {
+	if s == nil || s.refusal.code != "" || len(s.limits) != int(r[14]) {
 		return ResetBadSet
 	}
 	b.set, b.last = s, binary.LittleEndian.Uint64(r[4:])

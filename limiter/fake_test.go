@@ -79,7 +79,7 @@ func newFake(t testing.TB) *fakeCluster {
 	}
 	for s := range uint32(3) {
 		c.leader[s+1] = fmt.Sprintf("n%d", s+1)
-		c.machines[s+1] = &machine{shard: s + 1, left: map[string][]int64{}, ids: map[string]api.Result{}, sessions: map[string][]byte{}}
+		c.machines[s+1] = &machine{shard: s + 1, left: map[string][]int64{}, ids: map[string]remembered{}, sessions: map[string][]byte{}}
 	}
 	return c
 }
@@ -185,9 +185,15 @@ type machine struct {
 	shard    uint32
 	index    uint64
 	left     map[string][]int64 // key and policy -> tokens
-	ids      map[string]api.Result
+	ids      map[string]remembered
 	sessions map[string][]byte
 	applied  int // operations that charged
+}
+
+// remembered is the first answer to a request id, with its limits.
+type remembered struct {
+	api.Result
+	set []byte
 }
 
 func (m *machine) refuse(p *Part, code api.Code) []byte {
@@ -217,7 +223,8 @@ func (m *machine) apply(p *Part) []byte {
 	for i := range b.N {
 		var op api.Op
 		op, rest, _ = api.DecodeOp(rest)
-		res, seen := m.ids[op.RequestID]
+		first, seen := m.ids[op.RequestID]
+		res := first.Result
 		if op.RequestID == "" || !seen {
 			res = m.one(&op, p.Sets()[op.Policy])
 			if res.Status == api.StatusAllowed || res.Status == api.StatusRefunded {
@@ -226,12 +233,14 @@ func (m *machine) apply(p *Part) []byte {
 			if op.RequestID != "" {
 				res.Commit = c
 				res.Commit.Offset = uint32(i)
-				m.ids[clone(op.RequestID)] = res
+				m.ids[clone(op.RequestID)] = remembered{res, p.Sets()[op.Policy].Encoded}
 			}
+			res.Set = op.Policy
 		} else {
 			res.Duplicate, res.OwnCommit = true, true
+			res.Set = len(encoded)
+			encoded = append(encoded, first.set)
 		}
-		res.Set = op.Policy
 		reply = api.AppendResult(reply, &res)
 	}
 	reply = api.FinishReply(reply, 0, encoded)
@@ -242,6 +251,12 @@ func (m *machine) apply(p *Part) []byte {
 }
 
 func (m *machine) one(op *api.Op, s *policy.Set) api.Result {
+	switch {
+	case len(s.Limits) == 0:
+		return api.Result{Status: api.StatusError, Code: api.UnknownPolicy, Detail: "fake"}
+	case op.Kind == api.Take && op.Cost > s.MinBurst:
+		return api.Result{Status: api.StatusError, Code: api.CostExceedsBurst, Detail: "fake"}
+	}
 	id := s.Policy + " " + op.Key
 	left := m.left[id]
 	if left == nil {

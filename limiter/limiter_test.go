@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/rlstore/rlstore/api"
+	"github.com/rlstore/rlstore/policy"
 )
 
 var bg = context.Background()
@@ -194,7 +195,7 @@ func TestASessionsBatchStaysWithinOneShard(t *testing.T) {
 func TestASessionsBatchWithABadOperationIsStillExactlyOnce(t *testing.T) {
 	c := newFake(t)
 	for try := range 2 {
-		b := session(batchOf(take("api", keyIn(1, 0)), take("nope", "k"), take("api", keyIn(1, 0))), 1)
+		b := session(batchOf(take("api", keyIn(1, 0)), take("nope", keyIn(1, 1)), take("api", keyIn(1, 0))), 1)
 		reply, err := c.nodes["n2"].Do(bg, b, Options{})
 		if err != nil {
 			t.Fatal(err)
@@ -207,6 +208,63 @@ func TestASessionsBatchWithABadOperationIsStillExactlyOnce(t *testing.T) {
 	// The number again, for another batch: the stored answer does not fit.
 	_, err := c.nodes["n2"].Do(bg, session(batchOf(take("api", keyIn(1, 0))), 1), Options{})
 	wantProblem(t, err, api.OutcomeUnknown)
+}
+
+// A repetition gets its first answer though the policy was edited or deleted in
+// between: only the log knows that it is one. What never was in the log is
+// refused as ever.
+func TestARepetitionOutlivesItsPolicy(t *testing.T) {
+	for _, edit := range []struct {
+		name string
+		do   func(n *fakeNode)
+		code api.Code // of a new take of the same cost
+	}{
+		{"edited", func(n *fakeNode) {
+			n.sets["api"] = policy.NewSet(api.SetInfo{Policy: "api", Revision: 9, Limits: []api.LimitInfo{{Name: "l", Rate: 1, Per: 1e9, Burst: 3}}})
+		}, api.CostExceedsBurst},
+		{"deleted", func(n *fakeNode) { delete(n.sets, "api") }, api.UnknownPolicy},
+	} {
+		t.Run(edit.name, func(t *testing.T) {
+			c := newFake(t)
+			n := c.nodes["n1"]
+			single := func() *api.Batch { return batchOf(take("api", keyIn(1, 0)).cost(5).id("r")) }
+			whole := func() *api.Batch {
+				return session(batchOf(take("api", keyIn(1, 1)).cost(5), take("api", keyIn(1, 2))), 1)
+			}
+			for _, b := range []*api.Batch{single(), whole()} {
+				if _, err := n.Do(bg, b, Options{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			n.mu.Lock()
+			edit.do(n)
+			n.mu.Unlock()
+
+			reply, err := n.Do(bg, single(), Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, all := results(t, reply); all[0].Status != api.StatusAllowed || !all[0].Duplicate {
+				t.Errorf("the same request id: %+v", all[0])
+			}
+			if reply, err = n.Do(bg, whole(), Options{}); err != nil {
+				t.Fatal(err)
+			}
+			if r, all := results(t, reply); !r.Replayed || all[0].Status != api.StatusAllowed || all[1].Status != api.StatusAllowed {
+				t.Errorf("the same session number: %+v, replayed %v", all, r.Replayed)
+			}
+			for name, op := range map[string]namedOp{
+				"without an id": take("api", keyIn(1, 0)).cost(5), "with a new id": take("api", keyIn(1, 0)).cost(5).id("new"),
+			} {
+				if reply, err = n.Do(bg, batchOf(op), Options{}); err != nil {
+					t.Fatal(err)
+				}
+				if _, all := results(t, reply); all[0].Code != edit.code {
+					t.Errorf("%s: %+v; want %s", name, all[0], edit.code)
+				}
+			}
+		})
+	}
 }
 
 func TestAReusedRequestIDIsRefusedAlsoAcrossShards(t *testing.T) {

@@ -2,6 +2,7 @@ package limiter
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/rlstore/rlstore/api"
 	"github.com/rlstore/rlstore/policy"
@@ -59,7 +60,7 @@ func (l *Limiter) plan(b *api.Batch) (*plan, error) {
 			return nil, api.NewProblem(api.InvalidRequest, "request %d is malformed: %v", i, err)
 		}
 		var it item
-		if it.bad = l.check(&op, b.Atomic, sets, unresolved); it.bad == nil {
+		if it.bad = l.check(&op, b, sets, unresolved); it.bad == nil {
 			it.shard = l.catalog.Route(api.Slot(op.Key))
 		} else if b.Atomic {
 			return nil, inItem(i, it.bad)
@@ -81,11 +82,11 @@ func (l *Limiter) plan(b *api.Batch) (*plan, error) {
 	if b.Session.Seq != 0 {
 		first.idempotent = true
 	}
-	if pl.items == nil && unresolved == nil {
+	if pl.items == nil && !slices.Contains(sets, nil) {
 		pl.works = []*work{first}
 		return pl, nil
 	}
-	if pl.items == nil { // an unknown policy that no operation uses: leave it out
+	if pl.items == nil { // limits that mean nothing and that no operation uses: leave them out
 		pl.items = make([]item, b.N)
 		for j := range pl.items {
 			pl.items[j].shard = first.shard
@@ -95,7 +96,8 @@ func (l *Limiter) plan(b *api.Batch) (*plan, error) {
 }
 
 // resolve returns the set of each reference, and the problems of those that
-// have none, or nil if all have one.
+// can't decide, or nil if all can. A name that the catalog does not hold has the
+// set of an unknown policy as well as a problem: see check.
 func (l *Limiter) resolve(refs []api.PolicyRef) (sets []*policy.Set, bad []*api.Problem) {
 	sets = make([]*policy.Set, len(refs))
 	for i := range refs {
@@ -115,7 +117,11 @@ func (l *Limiter) resolveRef(ref *api.PolicyRef) (*policy.Set, *api.Problem) {
 		if s, ok := l.catalog.Policy(ref.Name); ok {
 			return s, nil
 		}
-		return nil, api.NewProblem(api.UnknownPolicy, "there is no policy %.140q", ref.Name)
+		unknown := api.NewProblem(api.UnknownPolicy, "there is no policy %.140q", ref.Name)
+		if policy.CheckName(ref.Name) != nil {
+			return nil, unknown // and there never was one
+		}
+		return policy.Unknown(ref.Name), unknown
 	}
 	if !l.allowInline {
 		return nil, api.NewProblem(api.InvalidRequest, "limits inside a request are not allowed on this server; name a policy, or start it with --allow-inline-limits")
@@ -134,7 +140,12 @@ func (l *Limiter) resolveRef(ref *api.PolicyRef) (*policy.Set, *api.Problem) {
 }
 
 // check says why an operation must not reach a log, or returns nil.
-func (l *Limiter) check(op *api.Op, atomic bool, sets []*policy.Set, unresolved []*api.Problem) *api.Problem {
+//
+// What depends on the catalog, whether there is such a policy and what it can
+// ever grant, is left to the state machine for an operation that may be a
+// repetition: its first answer stands, though the policy was edited or deleted
+// since, and a session's batch must hold the same operations each time.
+func (l *Limiter) check(op *api.Op, b *api.Batch, sets []*policy.Set, unresolved []*api.Problem) *api.Problem {
 	if op.Policy >= len(sets) {
 		return api.NewProblem(api.InvalidRequest, "policy %d of %d", op.Policy, len(sets))
 	}
@@ -144,13 +155,14 @@ func (l *Limiter) check(op *api.Op, atomic bool, sets []*policy.Set, unresolved 
 	if op.RequestID != "" && op.Kind != api.Take && op.Kind != api.Refund {
 		return api.NewProblem(api.InvalidRequest, "a %s takes no request_id", op.Kind)
 	}
-	if atomic && op.Kind != api.Take {
+	if b.Atomic && op.Kind != api.Take {
 		return api.NewProblem(api.InvalidRequest, "an atomic batch holds takes only, not a %s", op.Kind)
 	}
-	if unresolved != nil && unresolved[op.Policy] != nil {
+	mayRepeat := op.RequestID != "" || b.Session.Seq != 0
+	if unresolved != nil && unresolved[op.Policy] != nil && (!mayRepeat || sets[op.Policy] == nil) {
 		return unresolved[op.Policy]
 	}
-	if s := sets[op.Policy]; op.Kind == api.Take && op.Cost > s.MinBurst {
+	if s := sets[op.Policy]; op.Kind == api.Take && op.Cost > s.MinBurst && !mayRepeat {
 		return api.NewProblem(api.CostExceedsBurst, "the cost is %d, and the smallest burst of the policy %d: it could never pass", op.Cost, s.MinBurst)
 	}
 	if op.RequestID != "" {

@@ -28,7 +28,7 @@ func (l *Limiter) StalePeek(_ context.Context, b *api.Batch) (reply []byte, age 
 		return nil, 0, api.NewProblem(api.InvalidRequest, "only a single peek can be stale")
 	}
 	sets, unresolved := l.resolve(b.Policies)
-	if p := l.check(&op, b.Atomic, sets, unresolved); p != nil {
+	if p := l.check(&op, b, sets, unresolved); p != nil {
 		return nil, 0, p
 	}
 	set := sets[op.Policy]

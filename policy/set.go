@@ -33,6 +33,12 @@ func NewSet(info api.SetInfo) *Set {
 	return s
 }
 
+// Unknown is the set of a policy that the catalog does not hold. It has no
+// limits, and an operation under it fails with [api.UnknownPolicy]; but before,
+// the state machine gives a repeated request its first answer, which it may have
+// got while there was such a policy.
+func Unknown(name string) *Set { return NewSet(api.SetInfo{Policy: name}) }
+
 // Resolve turns a valid, normalized policy into its set.
 func Resolve(p *api.Policy) *Set {
 	info := api.SetInfo{Policy: p.Name, Revision: p.Revision}
