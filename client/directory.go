@@ -250,7 +250,7 @@ func (d *directory) askAll(ctx context.Context) error {
 		err := d.c.exchange(one, e, &exchange{method: "GET", path: "/v1/cluster", answer: &cluster})
 		cancel()
 		if err == nil {
-			err = d.adopt(&cluster)
+			err = d.adopt(&cluster, e.base.Redacted())
 		}
 		if err == nil {
 			return nil
@@ -258,16 +258,33 @@ func (d *directory) askAll(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if last == nil || !errors.Is(err, ErrOutcomeUnknown) {
+		if last == nil || weight(err) >= weight(last) {
 			last = err
 		}
 	}
 	return last
 }
 
-// adopt takes over what a node told of the cluster. What it tells of older slot
-// maps or terms is left aside, for the node may lag behind or be cut off.
-func (d *directory) adopt(cluster *api.Cluster) error {
+// weight orders the errors of several nodes by what they say about all of them.
+func weight(err error) int {
+	switch {
+	case errors.Is(err, ErrUnauthorized):
+		return 3
+	case hopeless(err): // this one node's mistake, or that of its address
+		return 0
+	case errors.Is(err, ErrOutcomeUnknown):
+		return 1
+	}
+	return 2
+}
+
+// adopt takes over what the node at an address told of the cluster. What it
+// tells of older slot maps or terms is left aside, for the node may lag behind or
+// be cut off.
+func (d *directory) adopt(cluster *api.Cluster, at string) error {
+	if cluster.NodeID == "" {
+		return fail(ErrInvalidRequest, &foreignError{at, errors.New("the answer names no node")}, nil)
+	}
 	table, err := cluster.SlotMap.Table()
 	if err != nil {
 		return err
@@ -345,7 +362,7 @@ func (d *directory) ready(ctx context.Context) (*routes, error) {
 		if ctx.Err() == nil || last == nil {
 			last = err
 		}
-		if errors.Is(err, ErrUnauthorized) {
+		if hopeless(err) { // of every node
 			return nil, err
 		}
 		if ctx.Err() != nil || sleep(ctx, wait.next(0)) != nil {

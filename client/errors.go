@@ -2,6 +2,7 @@ package client
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/rlstore/rlstore/api"
@@ -80,12 +81,36 @@ func fail(kind, why, cause error) error {
 	if errors.As(why, &f.problem) || why == nil {
 		return f
 	}
-	if f.cause == nil {
+	if cause == nil || errors.Is(why, cause) { // no need to say it twice
 		f.cause = why
 	} else {
-		f.cause = errors.Join(why, cause)
+		f.cause = fmt.Errorf("%w; %w", why, cause)
 	}
 	return f
+}
+
+// foreignError: what answered is not a node of the store, or not its base URL.
+type foreignError struct {
+	at  string
+	err error
+}
+
+// Error tells who answered what.
+func (e *foreignError) Error() string {
+	return e.at + " does not answer as rlstore does; is the endpoint a node's base URL? " + e.err.Error()
+}
+
+// Unwrap returns what is wrong with the answer.
+func (e *foreignError) Unwrap() error { return e.err }
+
+// hopeless tells that the one who gave this error would give it again.
+func hopeless(err error) bool {
+	var p *api.Problem
+	if errors.As(err, &p) {
+		return p.Outcome == api.NotApplied && !p.Retryable
+	}
+	var f *foreignError
+	return errors.As(err, &f)
 }
 
 // refuse is a problem as an error of its kind.

@@ -175,7 +175,11 @@ func (c *Client) exchange(ctx context.Context, to *endpoint, x *exchange) error 
 		return nil
 	}
 	if err := json.Unmarshal(buf.Bytes(), x.answer); err != nil {
-		return fail(ErrOutcomeUnknown, fmt.Errorf("the answer is not what it should be: %w", err), nil)
+		kind := ErrOutcomeUnknown
+		if x.method == http.MethodGet {
+			kind = ErrInvalidRequest // by its endpoint
+		}
+		return fail(kind, &foreignError{at.Redacted(), err}, nil)
 	}
 	return nil
 }
@@ -192,6 +196,7 @@ func (c *Client) ask(ctx context.Context, x *exchange) (doubt bool, err error) {
 	defer cancel()
 	var wait backoff
 	for {
+		foreign := true // whoever answers
 		for _, e := range c.dir.all() {
 			one, cancelOne := context.WithTimeout(ctx, attemptTimeout)
 			err = c.exchange(one, e, x)
@@ -206,7 +211,8 @@ func (c *Client) ask(ctx context.Context, x *exchange) (doubt bool, err error) {
 			case !isProblem && ctx.Err() == nil:
 				c.dir.suspect(e, err)
 			}
-			if x.method == http.MethodGet {
+			foreign = foreign && x.method == http.MethodGet && hopeless(err)
+			if x.method == http.MethodGet && !foreign {
 				err = fail(ErrUnavailable, cut(err), nil)
 			} else {
 				doubt = doubt || errors.Is(err, ErrOutcomeUnknown) && !neverSent(err)
@@ -214,6 +220,9 @@ func (c *Client) ask(ctx context.Context, x *exchange) (doubt bool, err error) {
 			if ctx.Err() != nil {
 				break
 			}
+		}
+		if foreign {
+			return doubt, err
 		}
 		if ctx.Err() != nil || sleep(ctx, wait.next(0)) != nil {
 			kind := ErrUnavailable
