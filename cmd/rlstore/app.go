@@ -23,9 +23,6 @@ type app struct {
 func (a *app) run(args []string) int {
 	root := a.command()
 	root.SetArgs(args)
-	root.SetIn(a.in)
-	root.SetOut(a.out)
-	root.SetErr(a.err)
 	cmd, err := root.ExecuteC()
 	if err != nil && !errors.Is(err, errDenied) {
 		text := sentence(err)
@@ -41,6 +38,7 @@ func (a *app) run(args []string) int {
 }
 
 func (a *app) command() *cobra.Command {
+	var version bool
 	root := &cobra.Command{
 		Use:   "rlstore",
 		Short: "A replicated store of rate limits",
@@ -53,13 +51,22 @@ stderr. The flags below may be set in the environment too, as RLSTORE_ENDPOINTS.
 		SilenceErrors: true, // run reports them
 		SilenceUsage:  true,
 		Args:          noSuchCommand,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if version {
+				return runVersion(a)
+			}
+			return cmd.Help()
+		},
 	}
+	root.SetIn(a.in)
+	root.SetOut(a.out)
+	root.SetErr(a.err)
+	root.Flags().BoolVar(&version, "version", false, "tell this program's version, as the command does")
 	a.globals.register(root.PersistentFlags())
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
 		return a.globals.complete(cmd, a.lookup)
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
+	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(
 		newServe(a), newDev(a),
 		newTake(a), newPeek(a), newRefund(a), newReset(a),
@@ -69,21 +76,29 @@ stderr. The flags below may be set in the environment too, as RLSTORE_ENDPOINTS.
 		group("config", "Look at a node's configuration", newConfigPrint(a)),
 		newVersion(a),
 	)
+	root.SetHelpCommand(newHelp())
+	addCompletion(root)
 	return root
 }
 
 // group is a command that only holds others.
 func group(use, short string, verbs ...*cobra.Command) *cobra.Command {
-	g := &cobra.Command{Use: use, Short: short, Args: noSuchCommand}
+	g := &cobra.Command{Use: use, Short: short}
+	needsVerb(g, verbs)
+	g.AddCommand(verbs...)
+	return g
+}
+
+// needsVerb makes g itself, without one of its verbs, wrong usage.
+func needsVerb(g *cobra.Command, verbs []*cobra.Command) {
+	g.Args = noSuchCommand
 	g.RunE = func(*cobra.Command, []string) error {
 		var names []string
 		for _, v := range verbs {
 			names = append(names, v.Name())
 		}
-		return usagef("%s needs a command: %s", use, strings.Join(names, ", "))
+		return usagef("%s needs a command: %s", g.Name(), strings.Join(names, ", "))
 	}
-	g.AddCommand(verbs...)
-	return g
 }
 
 // noSuchCommand refuses arguments of a command that takes only commands.
@@ -96,6 +111,19 @@ func noSuchCommand(cmd *cobra.Command, args []string) error {
 		return usagef("there is no command %q; did you mean %s?", args[0], strings.Join(near, " or "))
 	}
 	return usagef("there is no command %q", args[0])
+}
+
+// flagError is a wrong flag as wrong usage. What begins with a '-' and a digit is
+// a COST where there is one: no flag does.
+func flagError(cmd *cobra.Command, err error) error {
+	var unknown *pflag.NotExistError
+	if errors.As(err, &unknown) && strings.Contains(cmd.Use, "COST") {
+		if s := unknown.GetSpecifiedShortnames(); s != "" && s[0] >= '0' && s[0] <= '9' {
+			_, err = parseCost("-" + s)
+			return err
+		}
+	}
+	return &usageError{err}
 }
 
 // between takes from least to most arguments; most < 0 is any number. Its

@@ -22,7 +22,7 @@ func newRefund(a *app) *cobra.Command {
 			return runRefund(cmd, a, &o)
 		},
 	}
-	cmd.Flags().StringVar(&o.requestID, "request-id", "", "`id` that makes the refund exactly-once: the same id again returns the first answer")
+	cmd.Flags().Var(&o.requestID, "request-id", "`id` that makes the refund exactly-once: the same id again returns the first answer")
 	return cmd
 }
 

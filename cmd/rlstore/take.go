@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -14,8 +15,27 @@ import (
 type takeOptions struct {
 	policy, key string
 	cost        int64
-	requestID   string
+	requestID   requestID
 }
+
+// requestID is the value of --request-id. Given, it is an id: an empty one would
+// make a script's mistake a take that is not exactly-once.
+type requestID string
+
+// Set implements [pflag.Value].
+func (id *requestID) Set(s string) error {
+	if s == "" {
+		return errors.New("it is empty; give 1 to 64 bytes, or leave the flag out")
+	}
+	*id = requestID(s)
+	return api.CheckRequestID(s)
+}
+
+// String implements [pflag.Value].
+func (id *requestID) String() string { return string(*id) }
+
+// Type implements [pflag.Value].
+func (id *requestID) Type() string { return "id" }
 
 // parse reads POLICY KEY [COST].
 func (o *takeOptions) parse(args []string) error {
@@ -23,21 +43,24 @@ func (o *takeOptions) parse(args []string) error {
 	if err := api.CheckKey(o.key); err != nil {
 		return usagef("%s", sentence(err))
 	}
-	if err := api.CheckRequestID(o.requestID); err != nil {
-		return usagef("%s", sentence(err))
-	}
 	if len(args) < 3 {
 		return nil
 	}
-	cost, err := strconv.ParseInt(args[2], 10, 64)
+	var err error
+	o.cost, err = parseCost(args[2])
+	return err
+}
+
+// parseCost reads COST.
+func parseCost(s string) (int64, error) {
+	cost, err := strconv.ParseInt(s, 10, 64)
 	if err != nil {
-		return usagef("COST is a whole number, not %q", args[2])
+		return 0, usagef("COST is a whole number, not %q", s)
 	}
 	if err := api.CheckCost(cost); err != nil {
-		return usagef("%s", sentence(err))
+		return 0, usagef("COST: %s", sentence(err))
 	}
-	o.cost = cost
-	return nil
+	return cost, nil
 }
 
 // options are those of the client's call.
@@ -45,7 +68,7 @@ func (o *takeOptions) options() []client.TakeOption {
 	if o.requestID == "" {
 		return nil
 	}
-	return []client.TakeOption{client.RequestID(o.requestID)}
+	return []client.TakeOption{client.RequestID(string(o.requestID))}
 }
 
 func newTake(a *app) *cobra.Command {
@@ -61,7 +84,7 @@ func newTake(a *app) *cobra.Command {
 			return runTake(cmd, a, &o)
 		},
 	}
-	cmd.Flags().StringVar(&o.requestID, "request-id", "", "`id` that makes the take exactly-once: the same id again returns the first answer")
+	cmd.Flags().Var(&o.requestID, "request-id", "`id` that makes the take exactly-once: the same id again returns the first answer")
 	return cmd
 }
 
