@@ -38,6 +38,7 @@ var Routes = []Route{
 	{"refund", "POST", "/v1/refund", "give tokens back"},
 	{"reset", "POST", "/v1/reset", "forget a bucket"},
 	{"policy-list", "GET", "/v1/policies", "every policy"},
+	{"policy-post", "POST", "/v1/policies", "create or replace a policy, under the name in its document"},
 	{"policy-get", "GET", "/v1/policies/" + PolicyName, "one policy"},
 	{"policy-put", "PUT", "/v1/policies/" + PolicyName, "create or replace a policy"},
 	{"policy-delete", "DELETE", "/v1/policies/" + PolicyName, "delete a policy"},

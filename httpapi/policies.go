@@ -42,11 +42,22 @@ func (e *edge) policyGet(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+// policyPost is policyPut for a document that brings its name along.
+func (e *edge) policyPost(w http.ResponseWriter, r *http.Request) error {
+	return e.storePolicy(w, r, "")
+}
+
 func (e *edge) policyPut(w http.ResponseWriter, r *http.Request) error {
 	name, err := policyName(r)
 	if err != nil {
 		return err
 	}
+	return e.storePolicy(w, r, name)
+}
+
+// storePolicy stores the document in the body. name is the one in the address, or
+// "", and then the answer tells the address of a new policy.
+func (e *edge) storePolicy(w http.ResponseWriter, r *http.Request, name string) error {
 	cond, err := condition(r)
 	if err != nil {
 		return err
@@ -73,6 +84,9 @@ func (e *edge) policyPut(w http.ResponseWriter, r *http.Request) error {
 	status := http.StatusOK
 	if res.Created {
 		status = http.StatusCreated
+		if name == "" {
+			w.Header().Set("Location", "/v1/policies/"+res.Policy.Name) // of a name nothing needs escaping
+		}
 	}
 	w.Header()["ETag"] = []string{etag(res.Policy.Revision)}
 	respond(w, status, api.MediaJSON, res.Policy)

@@ -52,6 +52,28 @@ func TestPoliciesAreStoredAndGuardedByTheirRevision(t *testing.T) {
 	wantProblem(t, w.do("DELETE", "/v1/policies/new", ""), api.UnknownPolicy, "new")
 }
 
+func TestADocumentMayBePostedUnderItsOwnName(t *testing.T) {
+	w := newWorld(t)
+	const yaml = "name: ns/y\nlimits:\n  - {name: burst, rate: 5, per: 1s}\n"
+	const media = "Content-Type: application/yaml"
+	r := w.do("POST", "/v1/policies", yaml, media, "If-None-Match: *")
+	if r.StatusCode != 201 || r.Header.Get("Location") != "/v1/policies/ns/y" || r.Header.Get("ETag") != `"4"` {
+		t.Errorf("new: %s %v", r.Status, r.Header)
+	}
+	if got := w.do("GET", r.Header.Get("Location"), ""); got.StatusCode != 200 || got.body != r.body {
+		t.Errorf("at its location: %s %s", got.Status, got.body)
+	}
+	if r := w.post("/v1/policies", `{"name":"ns/y","limits":[{"name":"burst","rate":6,"per":"1s"}]}`, `If-Match: "4"`); r.StatusCode != 200 || r.Header.Get("ETag") != `"5"` || r.Header.Get("Location") != "" {
+		t.Errorf("replaced: %s %v", r.Status, r.Header)
+	}
+	wantProblem(t, w.do("POST", "/v1/policies", yaml, media, `If-Match: "4"`), api.RevisionConflict, "")
+	wantProblem(t, w.post("/v1/policies", `{"limits":[{"rate":6,"per":"1s"}]}`), api.InvalidPolicy, "name")
+	wantProblem(t, w.post("/v1/policies", `{"name":"a/overrides","limits":[{"rate":6,"per":"1s"}]}`), api.InvalidPolicy, "name")
+	wantProblem(t, w.do("POST", "/v1/policies", yaml), api.UnsupportedMediaType, "")
+	w.set(func() { w.leader.Local = false })
+	wantProblem(t, w.do("POST", "/v1/policies", yaml, media, "X-Rlstore-Forward: never"), api.NotLeader, "")
+}
+
 func TestAnEditIsNotForwardedForWhoForbidsIt(t *testing.T) {
 	w := newWorld(t)
 	w.set(func() { w.leader = limiter.Leader{ID: "n2", HTTP: "http://n2", Known: true} })

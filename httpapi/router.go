@@ -69,6 +69,7 @@ func (e *edge) handlers() map[string]handler {
 		"refund":        {e.refund, bounded},
 		"reset":         {e.reset, bounded},
 		"policy-list":   {e.policyList, bounded},
+		"policy-post":   {e.policyPost, bounded},
 		"policy-get":    {e.policyGet, bounded},
 		"policy-put":    {e.policyPut, bounded},
 		"policy-delete": {e.policyDelete, bounded},

@@ -60,7 +60,7 @@ func TestWhatIsNotThereIsAProblemToo(t *testing.T) {
 		{"GET", "/v1/take", "POST"},
 		{"PUT", "/v1/take/batch", "POST"},
 		{"POST", "/livez", "GET, HEAD"},
-		{"POST", "/v1/policies", "GET, HEAD"},
+		{"PUT", "/v1/policies", "GET, HEAD, POST"},
 		{"POST", "/v1/policies/api", "GET, HEAD, PUT, DELETE"},
 		{"POST", "/v1/policies/ns/api", "GET, HEAD, PUT, DELETE"},
 		{"OPTIONS", "/v1/cluster", "GET, HEAD"},
