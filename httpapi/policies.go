@@ -2,7 +2,7 @@ package httpapi
 
 import (
 	"net/http"
-	"strconv"
+	"slices"
 	"strings"
 
 	"github.com/gorilla/mux"
@@ -34,7 +34,7 @@ func (e *edge) policyGet(w http.ResponseWriter, r *http.Request) error {
 	}
 	tag := etag(p.Revision)
 	w.Header()["ETag"] = []string{tag}
-	if had := r.Header.Get("If-None-Match"); had == tag || had == "W/"+tag || had == "*" {
+	if unchanged(r, tag) {
 		w.WriteHeader(http.StatusNotModified)
 		return nil
 	}
@@ -58,7 +58,7 @@ func (e *edge) policyPut(w http.ResponseWriter, r *http.Request) error {
 // storePolicy stores the document in the body. name is the one in the address, or
 // "", and then the answer tells the address of a new policy.
 func (e *edge) storePolicy(w http.ResponseWriter, r *http.Request, name string) error {
-	cond, err := condition(r)
+	conds, err := conditions(r)
 	if err != nil {
 		return err
 	}
@@ -77,7 +77,11 @@ func (e *edge) storePolicy(w http.ResponseWriter, r *http.Request, name string) 
 	if len(wrong) > 0 {
 		return policy.Problem(wrong)
 	}
-	res, err := e.Policies.Put(r.Context(), p, cond, noForward)
+	var res PutResult
+	err = firstThat(conds, func(c Condition) (err error) {
+		res, err = e.Policies.Put(r.Context(), p, c, noForward)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -98,7 +102,7 @@ func (e *edge) policyDelete(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	cond, err := condition(r)
+	conds, err := conditions(r)
 	if err != nil {
 		return err
 	}
@@ -106,10 +110,11 @@ func (e *edge) policyDelete(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if cond.NoneMatch {
+	if slices.ContainsFunc(conds, func(c Condition) bool { return c.NoneMatch }) {
 		return api.NewProblem(api.InvalidRequest, "If-None-Match means nothing for a DELETE; If-Match guards it")
 	}
-	if err := e.Policies.Delete(r.Context(), name, cond, noForward); err != nil {
+	err = firstThat(conds, func(c Condition) error { return e.Policies.Delete(r.Context(), name, c, noForward) })
+	if err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)
@@ -127,36 +132,4 @@ func policyName(r *http.Request) (string, error) {
 		return "", err
 	}
 	return name, nil
-}
-
-// etag is a revision as an entity tag.
-func etag(revision uint64) string { return `"` + strconv.FormatUint(revision, 10) + `"` }
-
-// condition reads the headers that guard an edit.
-func condition(r *http.Request) (Condition, error) {
-	var c Condition
-	match, none := r.Header.Values("If-Match"), r.Header.Values("If-None-Match")
-	if len(match)+len(none) > 1 {
-		return c, api.NewProblem(api.InvalidRequest, "give one of If-Match and If-None-Match, once")
-	}
-	switch {
-	case len(none) == 1:
-		if none[0] != "*" {
-			return c, api.NewProblem(api.InvalidRequest, "If-None-Match takes only * here: the policy must not exist yet")
-		}
-		c.NoneMatch = true
-	case len(match) == 1 && match[0] == "*":
-		c.AnyMatch = true
-	case len(match) == 1:
-		tag := match[0]
-		if len(tag) < 2 || tag[0] != '"' || tag[len(tag)-1] != '"' || strings.Contains(tag[1:len(tag)-1], `"`) {
-			return c, api.NewProblem(api.InvalidRequest, `If-Match takes one revision in quotes, such as "7", or *`)
-		}
-		v, err := strconv.ParseUint(tag[1:len(tag)-1], 10, 64)
-		if err != nil || etag(v) != tag {
-			return c, api.NewProblem(api.RevisionConflict, "If-Match: %.80s is not a revision that a policy can have", tag)
-		}
-		c.IfMatch = &v
-	}
-	return c, nil
 }

@@ -52,6 +52,36 @@ func TestPoliciesAreStoredAndGuardedByTheirRevision(t *testing.T) {
 	wantProblem(t, w.do("DELETE", "/v1/policies/new", ""), api.UnknownPolicy, "new")
 }
 
+func TestConditionsMayNameSeveralRevisions(t *testing.T) {
+	w := newWorld(t)
+	// The policy api has revision 1.
+	for header, status := range map[string]int{
+		`"1"`: 304, `"1", "6"`: 304, `"6","1"`: 304, `W/"1"`: 304, `"6", W/"1"`: 304, `"a,b" , "1"`: 304, `, "1",`: 304, `*`: 304,
+		`"6"`: 200, `"6", "7"`: 200, `"11"`: 200, `"a, \"1\""`: 200, `1`: 200, ``: 200,
+	} {
+		if r := w.do("GET", "/v1/policies/api", "", "If-None-Match: "+header); r.StatusCode != status {
+			t.Errorf("GET, If-None-Match: %s: %s", header, r.Status)
+		}
+	}
+	if r := w.do("GET", "/v1/policies/api", "", `If-None-Match: "6"`, `If-None-Match: "1"`); r.StatusCode != 304 {
+		t.Errorf("GET, two lines of If-None-Match: %s", r.Status)
+	}
+	body := func(rate string) string {
+		return strings.NewReplacer("new", "api", "5", rate).Replace(newPolicy)
+	}
+	wantProblem(t, w.do("PUT", "/v1/policies/api", body("5"), `If-Match: W/"1"`, "Content-Type: application/json"), api.RevisionConflict, "")
+	for i, headers := range [][]string{{`If-Match: "1", "2"`}, {`If-Match: "9","4"`}, {`If-Match: W/"9", "5"`}, {`If-Match: "7"`, `If-Match: "6"`}} {
+		r := w.do("PUT", "/v1/policies/api", body("5"+strings.Repeat("0", i)), append(headers, "Content-Type: application/json")...)
+		if r.StatusCode != 200 || r.Header.Get("ETag") != etag(uint64(4+i)) {
+			t.Errorf("PUT, %s: %s %s", headers, r.Status, r.body)
+		}
+	}
+	wantProblem(t, w.do("DELETE", "/v1/policies/api", "", `If-Match: "1", "6"`), api.RevisionConflict, "")
+	if r := w.do("DELETE", "/v1/policies/api", "", `If-Match: "1", "7"`); r.StatusCode != 204 {
+		t.Errorf("DELETE: %s", r.Status)
+	}
+}
+
 func TestADocumentMayBePostedUnderItsOwnName(t *testing.T) {
 	w := newWorld(t)
 	const yaml = "name: ns/y\nlimits:\n  - {name: burst, rate: 5, per: 1s}\n"
@@ -104,14 +134,23 @@ func TestConditionsAreReadStrictly(t *testing.T) {
 		{`If-Match: 7`, api.InvalidRequest},
 		{`If-Match: "7`, api.InvalidRequest},
 		{`If-Match: "`, api.InvalidRequest},
-		{`If-Match: W/"7"`, api.InvalidRequest},
-		{`If-Match: "7", "8"`, api.InvalidRequest},
+		{`If-Match: "7" "8"`, api.InvalidRequest},
+		{`If-Match: "7", 8`, api.InvalidRequest},
+		{`If-Match: "7", *`, api.InvalidRequest},
+		{`If-Match: "7 8"`, api.InvalidRequest},
+		{`If-Match: ,`, api.InvalidRequest},
+		{`If-Match: W/7`, api.InvalidRequest},
+		{`If-Match: "1", "2", "3", "4", "5", "6", "7", "8", "9"`, api.InvalidRequest},
+		{`If-Match: W/"7"`, api.RevisionConflict},
+		{`If-Match: "7", "8"`, api.RevisionConflict},
+		{`If-Match: "a,b"`, api.RevisionConflict},
 		{`If-Match: "x"`, api.RevisionConflict},
 		{`If-Match: "07"`, api.RevisionConflict},
 		{`If-Match: "-1"`, api.RevisionConflict},
 		{`If-Match: ""`, api.RevisionConflict},
 		{`If-Match: "99999999999999999999"`, api.RevisionConflict},
 		{`If-None-Match: "7"`, api.InvalidRequest},
+		{`If-None-Match: *, "7"`, api.InvalidRequest},
 	} {
 		wantProblem(t, w.do("PUT", "/v1/policies/new", newPolicy, tc.header, "Content-Type: application/json"), tc.code, "")
 	}
