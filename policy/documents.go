@@ -23,6 +23,9 @@ func (c *checker) eachDocument(text []byte, fn func(*yaml.Node)) {
 		}
 		if err != nil {
 			line, message := syntaxError(text, err)
+			// What is missing at the end is missing on the last line, while the
+			// library counts one more.
+			line = min(line, lastLine(text))
 			c.add(&yaml.Node{Line: line}, "", "this is neither YAML nor JSON: %s", message)
 			return
 		}
@@ -30,6 +33,11 @@ func (c *checker) eachDocument(text []byte, fn func(*yaml.Node)) {
 			fn(doc.Content[0])
 		}
 	}
+}
+
+// lastLine is the number of text's last line, from 1.
+func lastLine(text []byte) int {
+	return 1 + bytes.Count(bytes.TrimSuffix(text, []byte("\n")), []byte("\n"))
 }
 
 // isEmpty tells a document without any content from one that says null.

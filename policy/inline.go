@@ -18,7 +18,7 @@ import (
 // policy's name can be. Hence requests whose limits are equal, however written,
 // share a key's bucket, and others never do. Its revision is 0.
 func ParseInline(jsonLimits []byte) (*Set, error) {
-	var c checker
+	c := checker{inline: true}
 	var limits []api.Limit
 	switch {
 	case len(jsonLimits) > MaxDocument:

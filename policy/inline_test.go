@@ -56,14 +56,15 @@ func TestInlineNameReadsWell(t *testing.T) {
 
 func TestWrongInlineLimitsAreInvalidPolicies(t *testing.T) {
 	cases := map[string]string{
-		``:                              "0 limits: this is not JSON\n",
-		`- {rate: 5, per: 1m}`:          "0 limits: this is not JSON\n",
-		`[{"rate":5,"per":"1m"}] x`:     "0 limits: this is not JSON\n",
-		`{}`:                            "0 limits: it needs a list of limits, such as [{rate: 100, per: 1s}], not a mapping\n",
-		`null`:                          "0 limits: it needs a list of limits, such as [{rate: 100, per: 1s}], not nothing\n",
-		`[]`:                            "0 limits: it is empty; it needs 1 to 16 limits\n",
-		`[{"rate":0,"per":"1m"}]`:       "0 limits[0].rate: it needs to be 1 to 2147483647, not 0\n",
-		`[{"rate":5,"per":"1m","a":1}]`: "0 limits[0].a: unknown field \"a\"; the fields here are name, algorithm, rate, per, burst\n",
+		``:                                   "0 limits: this is not JSON\n",
+		`- {rate: 5, per: 1m}`:               "0 limits: this is not JSON\n",
+		`[{"rate":5,"per":"1m"}] x`:          "0 limits: this is not JSON\n",
+		`{}`:                                 "0 limits: it needs a list of limits, such as [{rate: 100, per: 1s}], not a mapping\n",
+		`null`:                               "0 limits: it needs a list of limits, such as [{rate: 100, per: 1s}], not nothing\n",
+		`[]`:                                 "0 limits: it is empty; it needs 1 to 16 limits\n",
+		`[{"rate":0,"per":"1m"}]`:            "0 limits[0].rate: it needs to be 1 to 2147483647, not 0\n",
+		`[{"rate":5,"per":"1m","per":"2m"}]`: "0 limits[0].per: this field is here already; keep one of them\n",
+		`[{"rate":5,"per":"1m","a":1}]`:      "0 limits[0].a: unknown field \"a\"; the fields here are name, algorithm, rate, per, burst\n",
 	}
 	for text, want := range cases {
 		_, err := ParseInline([]byte(text))

@@ -19,7 +19,12 @@ const maxErrors = 100
 // checker collects the errors of a document while it is read.
 type checker struct {
 	errs []api.FieldError
+	// inline: the text is a request's, whose lines nobody knows.
+	inline bool
 }
+
+// firstLine is where errors of a whole document or file stand.
+var firstLine = &yaml.Node{Line: 1}
 
 func (c *checker) add(n *yaml.Node, path, format string, args ...any) {
 	line := 0
@@ -79,7 +84,11 @@ func (c *checker) mapping(n *yaml.Node, path, what string, known []string) (fiel
 		name := key.Value
 		at := join(path, clip(name))
 		if first, seen := lines[name]; seen {
-			c.add(key, at, "this field is here already, at line %d; keep one of them", first)
+			where := fmt.Sprintf(", at line %d", first)
+			if c.inline {
+				where = ""
+			}
+			c.add(key, at, "this field is here already%s; keep one of them", where)
 			continue
 		}
 		lines[name] = key.Line

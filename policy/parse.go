@@ -40,7 +40,7 @@ var (
 func Parse(doc []byte, name string) (api.Policy, []api.FieldError) {
 	var c checker
 	if len(doc) > MaxDocument {
-		c.add(nil, "", "the document has %d bytes; the most is %d", len(doc), MaxDocument)
+		c.add(firstLine, "", "the document has %d bytes; the most is %d", len(doc), MaxDocument)
 		return api.Policy{}, c.errors()
 	}
 	var nodes []*yaml.Node
@@ -48,7 +48,7 @@ func Parse(doc []byte, name string) (api.Policy, []api.FieldError) {
 		return api.Policy{}, c.errors()
 	}
 	if len(nodes) == 0 {
-		c.add(nil, "", "the document is empty; it needs at least name and limits")
+		c.add(firstLine, "", "the document is empty; it needs at least name and limits")
 		return api.Policy{}, c.errors()
 	}
 	p := c.policy(nodes[0], name)
@@ -73,7 +73,7 @@ type Doc struct {
 func ParseAll(file []byte) ([]Doc, []api.FieldError) {
 	var c checker
 	if len(file) > MaxFile {
-		c.add(nil, "", "the file has %d bytes; the most is %d", len(file), MaxFile)
+		c.add(firstLine, "", "the file has %d bytes; the most is %d", len(file), MaxFile)
 		return nil, c.errors()
 	}
 	var docs []Doc
@@ -92,7 +92,7 @@ func ParseAll(file []byte) ([]Doc, []api.FieldError) {
 		docs = append(docs, Doc{Policy: p, Line: n.Line})
 	})
 	if len(docs) == 0 && len(c.errs) == 0 {
-		c.add(nil, "", "the file holds no policy")
+		c.add(firstLine, "", "the file holds no policy")
 	}
 	if len(c.errs) > 0 {
 		return nil, c.errors()

@@ -225,7 +225,7 @@ colour: blue
 4 : another document begins here; this place takes one
 `},
 		{"an empty document", "# nothing\n", "", `
-0 : the document is empty; it needs at least name and limits
+1 : the document is empty; it needs at least name and limits
 `},
 		{"null", "null", "", `
 1 : a policy is a mapping of fields (name, limits, mode, on_unavailable, enforcement, revision), not nothing
@@ -243,7 +243,7 @@ colour: blue
 1 : this is neither YAML nor JSON: did not find expected ',' or '}'
 `},
 		{"a document too large", strings.Repeat(" ", MaxDocument+1), "", `
-0 : the document has 65537 bytes; the most is 65536
+1 : the document has 65537 bytes; the most is 65536
 `},
 	}
 	for _, c := range cases {
@@ -319,12 +319,12 @@ func TestParseAllCountsLinesOverTheFile(t *testing.T) {
 	docs, errs = ParseAll([]byte("name: a\nlimits: [{rate: 5, per: 1m}]\n---\nname: b\nlimits: [{rate: -6, per: 1m}]\n---\nname: a\nlimits: [{rate: 5, per: 1m}]\n---\nname: [\n"))
 	if got, want := lines(errs), `5 limits[0].rate: it needs to be 1 to 2147483647, not -6
 7 name: the policy a is here already, at line 1; keep one of them
-11 : this is neither YAML nor JSON: did not find expected node content
+10 : this is neither YAML nor JSON: did not find expected node content
 `; got != want || docs != nil {
 		t.Errorf("got %v and\n%swant\n%s", docs, got, want)
 	}
 
-	if _, errs := ParseAll([]byte("---\n---\n")); lines(errs) != "0 : the file holds no policy\n" {
+	if _, errs := ParseAll([]byte("---\n---\n")); lines(errs) != "1 : the file holds no policy\n" {
 		t.Errorf("an empty file: %s", lines(errs))
 	}
 }
@@ -381,4 +381,38 @@ func FuzzParse(f *testing.F) {
 			reparse(t, p)
 		}
 	})
+}
+
+// TestLinesOfErrorsAreLinesOfTheDocument: an editor is to jump there.
+func TestLinesOfErrorsAreLinesOfTheDocument(t *testing.T) {
+	for doc, want := range map[string]int{
+		"":                             1,
+		"\n\n":                         1,
+		"[[[[":                         1,
+		"{\n":                          1,
+		"name: y\nlimits: [":           2,
+		"name: y\nlimits: [\n":         2,
+		"name: y\r\nlimits: [\r\n":     2,
+		"a: \"x\n\n":                   2,
+		"%YAML 1.1\n":                  1,
+		"name: y\nlimits:\n":           2,
+		strings.Repeat("#\n", 1<<16):   1,
+		"name: y\nlimits: [{rate: 1}]": 2,
+	} {
+		_, errs := Parse([]byte(doc), "")
+		if len(errs) == 0 {
+			t.Errorf("%.40q is accepted", doc)
+		}
+		for _, e := range errs {
+			if e.Path != "name" && e.Line != want {
+				t.Errorf("%.40q: line %d, want %d: %s", doc, e.Line, want, e.Message)
+			}
+			if e.Line < 1 || e.Line > want {
+				t.Errorf("%.40q: there is no line %d: %s", doc, e.Line, e.Message)
+			}
+		}
+	}
+	if _, errs := ParseAll(make([]byte, MaxFile+1)); len(errs) != 1 || errs[0].Line != 1 {
+		t.Errorf("a file that is too large: %s", lines(errs))
+	}
 }
