@@ -59,6 +59,10 @@ func writeShards(w io.Writer, s api.Cluster) {
 	for _, r := range s.SlotMap.Ranges {
 		slots[r.Shard] = append(slots[r.Shard], fmt.Sprintf("%d-%d", r.From, r.To))
 	}
+	away := map[string]bool{}
+	for _, n := range s.Nodes {
+		away[n.ID] = !n.Reachable && n.ID != s.NodeID
+	}
 	row(w, "SHARD", "SLOTS", "LEADER", "TERM", "REPLICA", "COMMIT", "APPLIED", "LAG")
 	for _, sh := range s.Shards {
 		id, leader := fmt.Sprint(sh.ID), "none"
@@ -76,6 +80,10 @@ func writeShards(w io.Writer, s api.Cluster) {
 			replica := m.ID
 			if !m.Voter {
 				replica += " (no vote)"
+			}
+			if away[m.ID] { // nobody knows how far it is
+				row(w, id, owned, leader, sh.Term, replica, "-", "-", "-")
+				continue
 			}
 			row(w, id, owned, leader, sh.Term, replica, m.CommitIndex, m.AppliedIndex, m.Lag)
 		}

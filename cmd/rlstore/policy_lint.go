@@ -48,11 +48,14 @@ func runPolicyLint(a *app, files []string) error {
 	var answer []linted
 	faults := 0
 	for _, path := range files {
-		text, err := a.readFile(path)
-		if err != nil {
-			return err
+		// A file that can't be read is wrong, and the others are checked.
+		var docs []policy.Doc
+		var errs []api.FieldError
+		if text, err := a.readFile(path); err != nil {
+			errs = []api.FieldError{{Message: reason(err)}}
+		} else {
+			docs, errs = policy.ParseAll(text)
 		}
-		docs, errs := policy.ParseAll(text)
 		l := linted{File: path, Policies: []string{}, Errors: []api.FieldError{}}
 		for _, d := range docs {
 			l.Policies = append(l.Policies, d.Policy.Name)
@@ -73,6 +76,15 @@ func runPolicyLint(a *app, files []string) error {
 		err = errors.Join(err, fmt.Errorf("%d %s", faults, plurals(faults, "error", "errors")))
 	}
 	return err
+}
+
+// reason is why a file can't be read, without its name.
+func reason(err error) string {
+	var p *os.PathError
+	if errors.As(err, &p) {
+		err = p.Err
+	}
+	return "can't read it: " + err.Error()
 }
 
 // explain writes errors of a file as file:line: path: what is wrong.
