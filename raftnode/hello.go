@@ -52,6 +52,9 @@ const (
 // errGarbage: what came is no hello of any version.
 var errGarbage = errors.New("not a node of rlstore")
 
+// errSilent: nothing came at all.
+var errSilent = errors.New("sent nothing")
+
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 type hello struct {
@@ -78,11 +81,15 @@ func (h hello) append(b []byte) []byte {
 	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b[start:], castagnoli))
 }
 
-// readHello reads a hello and not a byte more. Its errors are the reader's, with
-// io.EOF only if nothing came, a helloVersionError, or wrap errGarbage.
+// readHello reads a hello and not a byte more. Its errors are the reader's, in
+// errSilent and with io.EOF only if nothing came, a helloVersionError, or wrap
+// errGarbage.
 func readHello(r io.Reader) (hello, error) {
 	b := make([]byte, 2, 2+16+4+binary.MaxVarintLen64+maxNodeID+4)
-	if _, err := io.ReadFull(r, b); err != nil {
+	if n, err := io.ReadFull(r, b); err != nil {
+		if n == 0 {
+			err = fmt.Errorf("%w: %w", errSilent, err)
+		}
 		return hello{}, err
 	}
 	if err := checkProtocol(b[0], b[1]); err != nil {

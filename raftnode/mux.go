@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -238,7 +239,15 @@ func (m *Mux) welcome(conn net.Conn) (hello, *groupLayer, error) {
 	case errors.Is(err, io.EOF):
 		return h, nil, err // a probe that only looks whether the port is open
 	case err != nil:
-		m.warn("closed a connection to the port for nodes", "remote", remote, "reason", err)
+		reason := err.Error()
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			what := "only part of a hello in"
+			if errors.Is(err, errSilent) {
+				what = "nothing for"
+			}
+			reason = fmt.Sprintf("sent %s %v", what, m.patience)
+		}
+		m.warn("closed a connection to the port for nodes", "remote", remote, "reason", reason)
 		return h, nil, err
 	}
 	g, status, message := m.judge(h)

@@ -251,6 +251,26 @@ func TestGarbageIsClosedWithOneClearLine(t *testing.T) {
 	}
 }
 
+func TestWhoKeepsANodeWaitingIsToldOfInWords(t *testing.T) {
+	for sent, says := range map[string]string{"": "sent nothing for 50ms", "C\x01abc": "sent only part of a hello in 50ms"} {
+		m := newTestMux(t, 1, func(m *Mux) { m.patience = 50 * time.Millisecond })
+		conn, err := net.Dial("tcp", m.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		io.WriteString(conn, sent)
+		local := conn.LocalAddr().String()
+		eventually(t, "a line that says "+says, func() bool {
+			l := m.log.String()
+			return strings.Contains(l, says) && strings.Contains(l, local)
+		})
+		if l := m.log.String(); strings.Contains(l, "i/o timeout") {
+			t.Errorf("the log has %s", l)
+		}
+	}
+}
+
 func TestWarningsAboutStrangersAreLimited(t *testing.T) {
 	m := newTestMux(t, 1, nil)
 	for range 50 {
