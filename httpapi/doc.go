@@ -8,7 +8,8 @@
 //
 //  1. The router serves exactly [api.Routes]. Everything else is a problem
 //     document, as is every error: RFC 9457 with the fields of [api.Problem].
-//  2. Every response carries X-Request-Id, and a problem carries it too.
+//  2. Every response carries X-Request-Id, and a problem carries it too. What is
+//     no request to net/http is answered by that, without either.
 //  3. Input is strict: a body with an unknown or repeated field, null, broken
 //     UTF-8, or anything after its end is refused whole, with a detail that
 //     names the field.

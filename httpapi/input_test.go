@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
 	"io"
@@ -286,6 +287,50 @@ func TestHalfOpenConnectionsAreCutOff(t *testing.T) {
 	}
 	if len(w.edge.inFlight) != 0 {
 		t.Error("a request still counts as in flight")
+	}
+}
+
+func TestOnlyWhatIsNoRequestIsAnsweredBelowTheAPI(t *testing.T) {
+	w := newWorld(t)
+	srv := Server(w.edge, "", w.edge.Logger)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go srv.Serve(l)
+	defer srv.Close()
+	for name, tc := range map[string]struct {
+		sent   string
+		status int
+		ours   bool
+	}{
+		"OPTIONS *":         {"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", 404, true},
+		"another method":    {"BREW /v1/take HTTP/1.1\r\nHost: x\r\n\r\n", 405, true},
+		"large header":      {"GET /livez HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 64<<10) + "\r\n\r\n", 431, false},
+		"percent":           {"GET /%zz HTTP/1.1\r\nHost: x\r\n\r\n", 400, false},
+		"no host":           {"GET /livez HTTP/1.1\r\n\r\n", 400, false},
+		"transfer encoding": {"POST /v1/take HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n", 501, false},
+		"version":           {"GET /livez HTTP/3.0\r\nHost: x\r\n\r\n", 505, false},
+		"expectation":       {"POST /v1/take HTTP/1.1\r\nHost: x\r\nExpect: miracles\r\nContent-Length: 1\r\n\r\n", 417, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn, err := net.Dial("tcp", l.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			conn.SetDeadline(time.Now().Add(5 * time.Second))
+			io.WriteString(conn, tc.sent)
+			r, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Body.Close()
+			ours := r.Header.Get("X-Request-Id") != "" && r.Header.Get("Content-Type") == api.MediaProblem
+			if r.StatusCode != tc.status || ours != tc.ours {
+				t.Errorf("%s %v", r.Status, r.Header)
+			}
+		})
 	}
 }
 

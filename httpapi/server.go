@@ -115,6 +115,8 @@ func Server(handler http.Handler, addr string, logger *slog.Logger) *http.Server
 		IdleTimeout: 2 * time.Minute,
 		// All that the API needs is far below; the default is 1 MiB.
 		MaxHeaderBytes: 32 << 10,
-		ErrorLog:       slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+		// "OPTIONS *" is a route that is not there, like any other.
+		DisableGeneralOptionsHandler: true,
+		ErrorLog:                     slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
 	}
 }
