@@ -212,8 +212,8 @@ func (c *Client) takeBatch(ctx context.Context, requests []Request, cfg batchCon
 	if cfg.atomic {
 		if len(parts) > 1 {
 			return nil, refuse(api.NewProblem(api.CrossShard,
-				"the keys %q and %q live in different shards; the same {tag} inside both puts them together",
-				parts[0].items[0].key, parts[1].items[0].key))
+				"an atomic batch must stay within one shard, but key %q lives in shard %d and key %q in shard %d; the same {tag} inside both keys puts them together",
+				parts[0].items[0].key, parts[0].lane.shard, parts[1].items[0].key, parts[1].lane.shard))
 		}
 		size := 0
 		for i := range parts[0].items {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -142,7 +143,8 @@ func TestAtomicBatchStaysInOneShard(t *testing.T) {
 		return nil
 	})
 	a, b := f.keyIn(1, 1), f.keyIn(2, 1)
-	if _, err := c.TakeBatch(ctx, []client.Request{{Policy: "api", Key: a}, {Policy: "api", Key: b}}, client.Atomic()); !errors.Is(err, client.ErrCrossShard) {
+	if _, err := c.TakeBatch(ctx, []client.Request{{Policy: "api", Key: a}, {Policy: "api", Key: b}}, client.Atomic()); !errors.Is(err, client.ErrCrossShard) ||
+		!strings.Contains(err.Error(), fmt.Sprintf("key %q lives in shard 1 and key %q in shard 2;", a, b)) {
 		t.Error(err)
 	}
 	if _, err := c.TakeBatch(ctx, []client.Request{{Policy: "api", Key: "{u}a"}, {Policy: "api"}}, client.Atomic()); !errors.Is(err, client.ErrInvalidRequest) {
