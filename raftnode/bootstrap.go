@@ -61,9 +61,6 @@ const bootstrapEvery = 250 * time.Millisecond
 
 // form looks for this node's cluster until it has one, then opens the groups.
 func (n *Node) form(ctx context.Context) error {
-	if n.cfg.BootstrapExpect == 0 && len(n.cfg.Join) == 0 {
-		return errors.New("this node belongs to no cluster yet: give --bootstrap-expect 1 to start a cluster of one, --bootstrap-expect N with --join to start one of N nodes, or --join alone to join a running one")
-	}
 	tick := time.NewTicker(bootstrapEvery)
 	defer tick.Stop()
 	var told string

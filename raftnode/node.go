@@ -124,6 +124,9 @@ func Open(cfg Config) (_ *Node, err error) {
 	case cfg.NodeID == "":
 		cfg.NodeID = fmt.Sprintf("node-%08x", rand.Uint32())
 	}
+	if id.ClusterID == "" && cfg.BootstrapExpect == 0 && len(cfg.Join) == 0 {
+		return nil, errors.New("this node belongs to no cluster yet: give --bootstrap-expect 1 to start a cluster of one, --bootstrap-expect N with --join to start one of N nodes, or --join alone to join a running one")
+	}
 	if id.NodeID == "" {
 		id.NodeID = cfg.NodeID
 		if err := dir.save(id); err != nil {

@@ -368,6 +368,7 @@ func TestDataFolderOfSomebodyElse(t *testing.T) {
 	c := &testCluster{t: t, dir: t.TempDir()}
 	l := c.listen(0)
 	cfg := c.config(0)
+	lost := cfg // a fresh node that is told nothing
 	cfg.BootstrapExpect = 1
 	c.nodes = []*Node{c.open(cfg, l)}
 	<-c.nodes[0].Formed()
@@ -392,6 +393,8 @@ func TestDataFolderOfSomebodyElse(t *testing.T) {
 		}
 	}
 	try(cfg, "in use by another process")
+	lost.DataDir = t.TempDir()
+	try(lost, "belongs to no cluster yet")
 	c.close(0)
 	stranger := cfg
 	stranger.NodeID = "somebody"

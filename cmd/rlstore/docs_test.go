@@ -277,7 +277,7 @@ func describedMetrics(t *testing.T) []string {
 	}
 	node, err := raftnode.Open(raftnode.Config{
 		NodeID: "n1", DataDir: t.TempDir(), RaftAdvertise: l.Addr().String(), HTTPAdvertise: "http://127.0.0.1:1",
-		Shards: 1, Listener: l, Logger: slog.New(slog.DiscardHandler),
+		Shards: 1, BootstrapExpect: 1, Listener: l, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
