@@ -41,6 +41,10 @@ func drive(b *testing.B, goroutines, perCall int, call func(worker, i int) error
 	var l latencies
 	var wg sync.WaitGroup
 	next := make(chan int, 1024)
+	var count, ops float64
+	if cluster.urls != nil {
+		count, ops = entries(b)
+	}
 	b.ResetTimer()
 	for w := range goroutines {
 		wg.Go(func() {
@@ -63,4 +67,11 @@ func drive(b *testing.B, goroutines, perCall int, call func(worker, i int) error
 	wg.Wait()
 	b.StopTimer()
 	l.report(b, perCall)
+	if cluster.urls != nil {
+		c, o := entries(b)
+		if c > count {
+			b.ReportMetric((o-ops)/(c-count), "decisions/entry")
+			b.ReportMetric((c-count)/b.Elapsed().Seconds(), "entries/s")
+		}
+	}
 }

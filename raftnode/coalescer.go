@@ -37,6 +37,10 @@ const (
 	// maxInFlight entries overlap one entry's disk write and replication with
 	// the gathering of the next; more would only make entries smaller.
 	maxInFlight = 2
+	// overlapBytes must wait before a second entry goes out: while the first is
+	// on its way to the disks, a small one would cost them another write each,
+	// and what waits gathers instead.
+	overlapBytes = 64 << 10
 	// enqueueTimeout bounds the hand-over of an entry to Raft's main loop, which
 	// is busy for the length of one write of the log.
 	enqueueTimeout = 5 * time.Second
@@ -57,6 +61,7 @@ type coalescer struct {
 	log     proposer
 	time    *Timekeeper
 	stale   func() bool // is there anything that time alone makes obsolete?
+	overlap int         // overlapBytes, but in tests
 	metrics *groupMetrics
 
 	mu       sync.Mutex // guards the next five
@@ -86,7 +91,7 @@ type proposedEntry struct {
 
 func newCoalescer(group uint32, log proposer, t *Timekeeper, stale func() bool, gm *groupMetrics) *coalescer {
 	c := &coalescer{
-		group: group, log: log, time: t, stale: stale, metrics: gm,
+		group: group, log: log, time: t, stale: stale, overlap: overlapBytes, metrics: gm,
 		wake:  make(chan struct{}, 1),
 		calls: make(chan proposedEntry, maxInFlight),
 		stop:  make(chan struct{}),
@@ -209,7 +214,8 @@ func (c *coalescer) seal() {
 func (c *coalescer) take() []Proposal {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.open || len(c.queue) == 0 || c.inFlight == maxInFlight {
+	if !c.open || len(c.queue) == 0 || c.inFlight == maxInFlight ||
+		c.inFlight > 0 && c.bytes < c.overlap {
 		return nil
 	}
 	n, size := 0, 0

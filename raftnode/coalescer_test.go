@@ -117,6 +117,7 @@ func (p *fakeProposal) wait(t *testing.T) {
 func startCoalescer(t *testing.T) (*coalescer, *fakeLog) {
 	log := newFakeLog()
 	c := newCoalescer(1, log, NewTimekeeper(NewSteady(BootClock())), func() bool { return false }, newMetrics().group(1))
+	c.overlap = 0 // two small entries may be in flight
 	t.Cleanup(c.close)
 	return c, log
 }
@@ -161,6 +162,37 @@ func TestCoalescerGathersWhatWaits(t *testing.T) {
 	}
 	if first[0].reply != "first" || second[0].reply != "second" {
 		t.Fatalf("replies %q and %q", first[0].reply, second[0].reply)
+	}
+}
+
+// While an entry is on its way, little that waits gathers for the next one, and
+// much goes out beside it.
+func TestCoalescerOverlapsOnlyWhatIsWorthAWrite(t *testing.T) {
+	c, log := startCoalescer(t)
+	c.mu.Lock()
+	c.overlap = 100
+	c.mu.Unlock()
+	c.setOpen(true)
+	first := proposal("a")
+	c.submit(first)
+	one := log.wait(t)
+	var rest []*fakeProposal
+	for bytes := 0; bytes < 100; {
+		if n, _ := c.depth(); n != len(rest) {
+			t.Fatalf("%d proposals of %d bytes wait, want all %d", n, bytes, len(rest))
+		}
+		p := proposal("b")
+		rest = append(rest, p)
+		bytes += len(p.batch.Ops)
+		c.submit(p)
+	}
+	two := log.wait(t) // beside the first one
+	one.commit("first")
+	first.wait(t)
+	replies := make([]string, len(rest))
+	two.commit(replies...)
+	for _, p := range rest {
+		p.wait(t)
 	}
 }
 
