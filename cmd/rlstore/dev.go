@@ -136,6 +136,14 @@ func createDemo(ctx context.Context, nodes []*server.Server) error {
 	return err
 }
 
+// self is how the user would call this program again: it may not be installed.
+func self() string {
+	if path, err := os.Executable(); err == nil && strings.Contains(path, "go-build") {
+		return "go run ./cmd/rlstore"
+	}
+	return "rlstore"
+}
+
 // welcome prints what to paste.
 func (a *app) welcome(o *devOptions, nodes []*server.Server) error {
 	var urls []string
@@ -143,7 +151,7 @@ func (a *app) welcome(o *devOptions, nodes []*server.Server) error {
 		urls = append(urls, s.HTTPURL())
 	}
 	curl := fmt.Sprintf(`curl -s %s/v1/take -H 'Content-Type: application/json' -d '{"policy":"demo","key":"user:42"}'`, urls[0])
-	take := "rlstore take demo user:42"
+	take := self() + " take demo user:42"
 	if urls[0] != "http://127.0.0.1:8101" {
 		take += " --endpoints " + strings.Join(urls, ",")
 	}
