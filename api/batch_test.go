@@ -111,6 +111,12 @@ func TestReplyRoundTrip(t *testing.T) {
 	b = FinishReply(b, len("before"), [][]byte{AppendSetInfo(nil, &set)})
 	b = b[len("before"):]
 	MarkReplayed(b)
+	if n, first, ok := ReplyLen(b); !ok || n != len(results) || first != StatusAllowed {
+		t.Errorf("ReplyLen says %d, %d, %v", n, first, ok)
+	}
+	if _, _, ok := ReplyLen(b[:replyHeader]); ok {
+		t.Error("a header alone counts as a reply with results")
+	}
 	r, err := DecodeReply(b)
 	if err != nil {
 		t.Fatal(err)

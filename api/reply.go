@@ -221,6 +221,16 @@ func CutSetInfo(b []byte) (s SetInfo, rest []byte, err error) {
 	return s, b, nil
 }
 
+// ReplyLen returns the number of results of an encoded reply and the status of
+// the first one, without decoding it. It is false for what can't be a reply with
+// results.
+func ReplyLen(reply []byte) (n int, first Status, ok bool) {
+	if len(reply) <= replyHeader || reply[0] != replyVersion {
+		return 0, 0, false
+	}
+	return int(binary.LittleEndian.Uint32(reply[4:])), Status(reply[replyHeader] & statusMask), true
+}
+
 // MarkReplayed marks an encoded reply as the stored answer to a retry.
 func MarkReplayed(reply []byte) { reply[1] |= flagReplayed }
 

@@ -2,7 +2,6 @@ package limiter
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"sync"
 	"time"
@@ -121,17 +120,19 @@ func (l *Limiter) attempt(ctx context.Context, w *work, o Options) (reply []byte
 	default:
 		reply, p = l.forward(ctx, leader.ID, w)
 	}
-	switch {
-	case p != nil:
+	if p != nil {
 		return nil, p, false
-	case len(reply) < 8 || int(binary.LittleEndian.Uint32(reply[4:])) != w.batch.N:
+	}
+	n, first, ok := api.ReplyLen(reply)
+	switch {
+	case !ok || n != w.batch.N:
 		// The stored answer to a session's number that stood for another batch
 		// then, or a peer that is out of its mind.
 		p = api.NewProblem(api.OutcomeUnknown, "shard %d answered another number of operations than it was sent", w.shard)
 		l.logger.Error("a shard's answer does not fit its question", "shard", w.shard, "leader", leader.ID, "operations", w.batch.N)
 		p.Retryable = false // it would answer the same again
 		return nil, p, false
-	case disowned(reply):
+	case first == api.StatusError && disowned(reply): // rarely more than the first is looked at
 		p = l.notLeader(w.shard, leader)
 		p.Detail = "the slots have moved to another shard"
 		return nil, p, true
@@ -233,12 +234,6 @@ func (l *Limiter) again(ctx context.Context, w *work, o Options) ([]byte, error)
 // disowned tells that the state machine refused every operation of a part since
 // the shard does not own their slots.
 func disowned(reply []byte) bool {
-	// Only the first result is looked at in the usual case; 40 bytes of header
-	// are before it.
-	const header = 40
-	if len(reply) <= header || api.Status(reply[header]&0x0f) != api.StatusError {
-		return false
-	}
 	r, err := api.DecodeReply(reply)
 	if err != nil {
 		return false
