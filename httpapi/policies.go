@@ -58,11 +58,7 @@ func (e *edge) policyPut(w http.ResponseWriter, r *http.Request) error {
 // storePolicy stores the document in the body. name is the one in the address, or
 // "", and then the answer tells the address of a new policy.
 func (e *edge) storePolicy(w http.ResponseWriter, r *http.Request, name string) error {
-	conds, err := conditions(r)
-	if err != nil {
-		return err
-	}
-	noForward, err := noForward(r)
+	conds, noForward, err := editHeaders(r)
 	if err != nil {
 		return err
 	}
@@ -102,11 +98,7 @@ func (e *edge) policyDelete(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	conds, err := conditions(r)
-	if err != nil {
-		return err
-	}
-	noForward, err := noForward(r)
+	conds, noForward, err := editHeaders(r)
 	if err != nil {
 		return err
 	}
@@ -119,6 +111,15 @@ func (e *edge) policyDelete(w http.ResponseWriter, r *http.Request) error {
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
+}
+
+// editHeaders reads what guards an edit, and whether it may be forwarded.
+func editHeaders(r *http.Request) (conds []Condition, forbidden bool, err error) {
+	if conds, err = conditions(r); err != nil {
+		return nil, false, err
+	}
+	forbidden, err = noForward(r)
+	return conds, forbidden, err
 }
 
 // policyName is the name in the path. What would be the overrides of a policy
