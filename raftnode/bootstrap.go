@@ -66,20 +66,13 @@ func (n *Node) form(ctx context.Context) error {
 	var told string
 	for {
 		var err error
-		n.idMu.Lock()
-		formed := n.id.ClusterID != ""
-		n.idMu.Unlock()
-		if !formed {
+		if n.ClusterID() == "" {
 			err = n.seek(ctx)
 		}
-		if err == nil {
-			n.idMu.Lock()
-			formed = n.id.ClusterID != ""
-			n.idMu.Unlock()
-			if formed {
-				return n.openGroups()
-			}
-		} else if ctx.Err() == nil && err.Error() != told {
+		if err == nil && n.ClusterID() != "" {
+			return n.openGroups()
+		}
+		if err != nil && ctx.Err() == nil && err.Error() != told {
 			told = err.Error()
 			n.log.Info("looking for the cluster", "state", told)
 		}
@@ -253,11 +246,7 @@ func (n *Node) prepare(p *plan) error {
 	}
 	next := n.id
 	next.Bootstrap = p
-	if err := n.dir.save(next); err != nil {
-		return err
-	}
-	n.id = next
-	return nil
+	return n.keep(next)
 }
 
 // start turns an accepted plan into the node's cluster; form sees it.
@@ -272,10 +261,9 @@ func (n *Node) start(p *plan) error {
 	}
 	next := n.id
 	next.ClusterID, next.Shards, next.Members = p.ClusterID, p.Shards, p.Members
-	if err := n.dir.save(next); err != nil {
+	if err := n.keep(next); err != nil {
 		return err
 	}
-	n.id = next
 	n.peers.learn(p.Members)
 	return nil
 }
@@ -307,10 +295,9 @@ func (n *Node) enter(ctx context.Context, addr string) error {
 	defer n.idMu.Unlock()
 	next := n.id
 	next.ClusterID, next.Shards, next.Members = a.ClusterID, a.Shards, append(a.Members, n.self())
-	if err := n.dir.save(next); err != nil {
+	if err := n.keep(next); err != nil {
 		return err
 	}
-	n.id = next
 	n.peers.learn(a.Members)
 	return nil
 }

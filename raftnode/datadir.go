@@ -1,6 +1,7 @@
 package raftnode
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -31,6 +32,15 @@ type identity struct {
 	// Complete says that every group has its first configuration on disk: from
 	// then on, a group without a log is a loss and not a beginning.
 	Complete bool `json:"complete,omitempty"`
+}
+
+// said is the part that nodes tell each other.
+func (id *identity) said() *Identity {
+	s := &Identity{NodeID: id.NodeID}
+	if b, err := hex.DecodeString(id.ClusterID); err == nil {
+		copy(s.ClusterID[:], b)
+	}
+	return s
 }
 
 // dataDir is an open, locked data folder.

@@ -45,11 +45,12 @@ type group struct {
 }
 
 // openGroup opens a group's disk state and starts its Raft. first is its first
-// configuration, used if there is no state yet; nil for a node that joins.
-func (n *Node) openGroup(id uint32, first *raft.Configuration) (_ *group, err error) {
+// configuration, used if there is no state yet; nil for a node that joins. Of a
+// complete node, a missing log is a loss.
+func (n *Node) openGroup(id uint32, first *raft.Configuration, complete bool) (_ *group, err error) {
 	dir := n.dir.group(id)
 	_, statErr := os.Stat(filepath.Join(dir, "log.db"))
-	if errors.Is(statErr, os.ErrNotExist) && n.id.Complete {
+	if errors.Is(statErr, os.ErrNotExist) && complete {
 		return nil, fmt.Errorf("the log of group %d is missing from %s: this node has forgotten its votes and must not go on; start with an empty folder under a new --node-id", id, dir)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {

@@ -3,7 +3,6 @@ package raftnode
 import (
 	"context"
 	"encoding/binary"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -85,6 +85,7 @@ type Node struct {
 
 	idMu sync.Mutex // guards id, and the writing of node.json
 	id   identity
+	said atomic.Pointer[Identity] // id, as every call between nodes carries it
 
 	groups   atomic.Pointer[[]*group] // by id; nil before the node belongs to a cluster
 	formed   chan struct{}            // closed when groups is set
@@ -139,6 +140,7 @@ func Open(cfg Config) (_ *Node, err error) {
 		metrics: newMetrics(), catalog: fsm.NewCatalog(),
 		formed: make(chan struct{}), applied: make(chan struct{}, 1),
 	}
+	n.said.Store(id.said())
 	n.peers.put(n.self()) // Raft looks its own address up, too
 	n.metrics.node = n
 	n.mux = NewMux(cfg.Listener, cfg.RaftAdvertise, n.identity, n.log)
@@ -225,7 +227,7 @@ func (n *Node) openGroups() error {
 	}
 	groups := make([]*group, 0, id.Shards+1)
 	for g := range uint32(id.Shards) + 1 {
-		opened, err := n.openGroup(g, first)
+		opened, err := n.openGroup(g, first, id.Complete)
 		if err != nil {
 			for _, g := range groups {
 				_ = g.close()
@@ -236,8 +238,9 @@ func (n *Node) openGroups() error {
 	}
 	if !id.Complete {
 		n.idMu.Lock()
-		n.id.Complete = true
-		err := n.dir.save(n.id)
+		next := n.id
+		next.Complete = true
+		err := n.keep(next)
 		n.idMu.Unlock()
 		if err != nil {
 			return err
@@ -305,21 +308,13 @@ func jsonCall[T any](f func(context.Context, *T) (any, error)) Handler {
 func (n *Node) configured() []Member {
 	var list []Member
 	for _, s := range n.groupList()[0].servers() {
-		m, ok := n.peers.member(string(s.ID))
-		if string(s.ID) == n.cfg.NodeID {
-			m, ok = n.self(), true
-		}
+		m, ok := n.peers.member(string(s.ID)) // this node among them
 		if !ok {
 			m = Member{ID: string(s.ID), Raft: string(s.Address)}
 		}
 		list = append(list, m)
 	}
-	slices.SortFunc(list, func(a, b Member) int {
-		if a.ID < b.ID {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(list, func(a, b Member) int { return strings.Compare(a.ID, b.ID) })
 	return list
 }
 
@@ -357,12 +352,17 @@ func (n *Node) ClusterID() string {
 }
 
 // identity is what the mux says and checks when nodes meet.
-func (n *Node) identity() Identity {
-	id := Identity{NodeID: n.cfg.NodeID}
-	if b, err := hex.DecodeString(n.ClusterID()); err == nil {
-		copy(id.ClusterID[:], b)
+func (n *Node) identity() Identity { return *n.said.Load() }
+
+// keep writes the identity to disk, and makes it the node's if that went well.
+// n.idMu is held.
+func (n *Node) keep(next identity) error {
+	if err := n.dir.save(next); err != nil {
+		return err
 	}
-	return id
+	n.id = next
+	n.said.Store(next.said())
+	return nil
 }
 
 func (n *Node) self() Member {
@@ -408,8 +408,9 @@ func (n *Node) saveMembers() {
 	members := n.peers.members()
 	n.idMu.Lock()
 	defer n.idMu.Unlock()
-	n.id.Members = members
-	if err := n.dir.save(n.id); err != nil {
+	next := n.id
+	next.Members = members
+	if err := n.keep(next); err != nil {
 		n.log.Warn("could not keep the peers' addresses", "error", err)
 	}
 }
