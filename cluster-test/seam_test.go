@@ -53,7 +53,7 @@ func serveWithSeams(args []string) int {
 			if err != nil {
 				return err
 			}
-			opts = append(opts, server.WithClock(shiftedClock{raftnode.BootClock(), f}))
+			opts = append(opts, server.WithNode(func(c *raftnode.Config) { c.Clock = shiftedClock{raftnode.BootClock(), f} }))
 		}
 		if s := os.Getenv(snapshotsEnv); s != "" {
 			after, trailing, _ := strings.Cut(s, ",")
@@ -65,7 +65,7 @@ func serveWithSeams(args []string) int {
 			if err != nil {
 				return err
 			}
-			opts = append(opts, server.WithSnapshots(a, b))
+			opts = append(opts, server.WithNode(func(c *raftnode.Config) { c.SnapshotBytes, c.TrailingBytes = a, b }))
 		}
 		s, err := server.New(cfg, opts...)
 		if err != nil {

@@ -103,8 +103,10 @@ func (n *Node) isCaughtUp(id string, g *group) bool {
 // handOver moves g's leadership to target: it lets the entries in flight
 // finish, so that no outcome is lost, then transfers.
 func (n *Node) handOver(ctx context.Context, g *group, target string) error {
-	g.handover.Lock()
-	defer g.handover.Unlock()
+	if err := g.handover.Acquire(ctx, handoverShares); err != nil {
+		return err
+	}
+	defer g.handover.Release(handoverShares)
 	m, ok := n.peers.member(target)
 	if !ok {
 		return fmt.Errorf("no address of node %s is known", target)

@@ -285,11 +285,11 @@ func (n *Node) enter(ctx context.Context, addr string) error {
 	}
 	for _, m := range a.Members {
 		if m.ID == n.cfg.NodeID {
-			return &fatalError{fmt.Errorf("node %s is a member of the cluster at %s, but its data folder %s is empty: it has forgotten its votes and must not return under this id; start it with a new --node-id", n.cfg.NodeID, addr, n.dir.path)}
+			return &fatalError{fmt.Errorf("node %s is a member of the cluster at %s, but its data folder %s is empty: it has forgotten its votes and must not return under this id; start it with a new --node-id", n.cfg.NodeID, addr, n.cfg.DataDir)}
 		}
 	}
 	if pending != nil {
-		return &fatalError{fmt.Errorf("this node has accepted the start of another cluster than that of %s; empty its data folder %s to join", addr, n.dir.path)}
+		return &fatalError{fmt.Errorf("this node has accepted the start of another cluster than that of %s; empty its data folder %s to join", addr, n.cfg.DataDir)}
 	}
 	n.idMu.Lock()
 	defer n.idMu.Unlock()

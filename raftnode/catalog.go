@@ -172,8 +172,10 @@ func (n *Node) applyCatalog(ctx context.Context, c *fsm.CatalogCommand) (catalog
 	}
 	g := groups[0]
 	// No hand-over of the leadership cuts off an entry on its way.
-	g.handover.RLock()
-	defer g.handover.RUnlock()
+	if err := g.handover.Acquire(ctx, 1); err != nil {
+		return catalogAnswer{}, api.NewProblem(api.NoLeader, "the catalog is handing its leadership over")
+	}
+	defer g.handover.Release(1)
 	if !g.leading.Load() {
 		return catalogAnswer{}, notLeader(0)
 	}

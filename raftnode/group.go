@@ -6,14 +6,13 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/rlstore/rlstore/fsm"
 	"github.com/rlstore/rlstore/internal/slogbridge"
@@ -34,9 +33,10 @@ type group struct {
 	coalescer *coalescer   // nil for the catalog
 
 	leading atomic.Bool // this node leads, and its Barrier has passed
-	// handover is held while the leadership is handed over, and shared by entries
-	// of the catalog on their way; a shard's are the coalescer's.
-	handover  sync.RWMutex
+	// handover is held whole while the leadership is handed over, and one share of
+	// it by each entry of the catalog on its way; a shard's are the coalescer's.
+	// It is waited for with a context, since it is held for as long as a commit.
+	handover  *semaphore.Weighted
 	snapshots snapshotBudget
 
 	quiet func() // silences the library's log
@@ -48,21 +48,27 @@ type group struct {
 // configuration, used if there is no state yet; nil for a node that joins. Of a
 // complete node, a missing log is a loss.
 func (n *Node) openGroup(id uint32, first *raft.Configuration, complete bool) (_ *group, err error) {
-	dir := n.dir.group(id)
-	_, statErr := os.Stat(filepath.Join(dir, "log.db"))
-	if errors.Is(statErr, os.ErrNotExist) && complete {
-		return nil, fmt.Errorf("the log of group %d is missing from %s: this node has forgotten its votes and must not go on; start with an empty folder under a new --node-id", id, dir)
+	has, err := n.disk.HasLog(id)
+	if err != nil {
+		return nil, fmt.Errorf("look for the log of group %d: %w", id, err)
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("create the folder of group %d: %w", id, err)
+	if !has && complete {
+		return nil, fmt.Errorf("the log of group %d is missing from %s: this node has forgotten its votes and must not go on; start with an empty folder under a new --node-id", id, n.cfg.DataDir)
 	}
-	g := &group{id: id, metrics: n.metrics.group(id), log: n.log.With("group", id)}
+	g := &group{
+		id: id, metrics: n.metrics.group(id), log: n.log.With("group", id),
+		handover: semaphore.NewWeighted(handoverShares),
+	}
 	g.time = NewTimekeeper(n.steady)
-	g.store, err = OpenLogStore(filepath.Join(dir, "log.db"), LogStoreOptions{
+	backend, err := n.disk.OpenLog(id)
+	if err != nil {
+		return nil, fmt.Errorf("group %d: %w", id, err)
+	}
+	g.store, err = NewLogStore(fmt.Sprintf("of group %d", id), backend, LogStoreOptions{
 		Stamp:      fsm.EntryStamp,
 		OnArrival:  g.time.Arrived,
 		OnTruncate: g.time.Truncated,
-		OnFatal:    func(err error) { n.fail(fmt.Errorf("group %d: %w", id, err)) },
+		OnFatal:    func(err error) { n.fail(fmt.Errorf("%s: %w", n.cfg.DataDir, err)) },
 		OnStore:    g.metrics.stored,
 		Logger:     g.log,
 	})
@@ -78,7 +84,7 @@ func (n *Node) openGroup(id uint32, first *raft.Configuration, complete bool) (_
 	raftLog, seen := newRaftLog(g.log)
 	g.quiet = seen.close
 	hlog := slogbridge.New(raftLog)
-	snaps, err := raft.NewFileSnapshotStoreWithLogger(dir, snapshotsKept, hlog.Named("snapshot"))
+	snaps, err := n.disk.OpenSnapshots(id, hlog.Named("snapshot"))
 	if err != nil {
 		return nil, fmt.Errorf("open the snapshots of group %d: %w", id, err)
 	}
@@ -91,11 +97,12 @@ func (n *Node) openGroup(id uint32, first *raft.Configuration, complete bool) (_
 		Timeout:               3 * time.Second,
 	})
 	if id == 0 {
-		g.machine = catalogMachine(n.catalog, n.catalogApplied, n.fail)
+		g.machine = catalogMachine(n.catalog, n.catalogApplied)
 	} else {
 		g.buckets = fsm.NewBuckets(id)
-		g.machine = bucketMachine(id, g.buckets, n.fail)
+		g.machine = bucketMachine(id, g.buckets)
 	}
+	g.machine.fatal, g.machine.onApply = n.fail, n.cfg.OnApply
 	if err := g.store.dropBehind(snaps); err != nil {
 		return nil, fmt.Errorf("read the log of group %d: %w", id, err)
 	}
@@ -104,11 +111,11 @@ func (n *Node) openGroup(id uint32, first *raft.Configuration, complete bool) (_
 		return nil, err
 	}
 	if first != nil {
-		has, err := raft.HasExistingState(logs, g.store, snaps)
+		begun, err := raft.HasExistingState(logs, g.store, snaps)
 		if err != nil {
 			return nil, fmt.Errorf("read the log of group %d: %w", id, err)
 		}
-		if !has {
+		if !begun {
 			if err := raft.BootstrapCluster(g.config(n, hlog), logs, g.store, snaps, g.trans, *first); err != nil {
 				return nil, fmt.Errorf("write the first configuration of group %d: %w", id, err)
 			}
@@ -148,6 +155,8 @@ func (s *LogStore) dropBehind(snaps raft.SnapshotStore) error {
 }
 
 const (
+	// handoverShares bounds the entries of the catalog on their way at once.
+	handoverShares = 1 << 16
 	// snapshotsKept on disk for each group: the last one and a spare.
 	snapshotsKept = 2
 	// cachedLogs are kept in memory, so that replication reads none from disk.

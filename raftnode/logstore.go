@@ -1,32 +1,16 @@
 package raftnode
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"math"
-	"os"
-	"path/filepath"
-	"strconv"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
-	"go.etcd.io/bbolt"
-	bbolterrors "go.etcd.io/bbolt/errors"
 )
 
 const (
-	// mmapSize of address space is reserved for each log, so that a file which
-	// grows within it is never mapped anew: remapping waits for all readers and
-	// stops new ones. It costs no memory. A log within its byte budget stays
-	// below this; from 64 MiB to 1 GiB no difference could be measured.
-	mmapSize = 256 << 20
-
-	// lockWait is how long to wait for another process to let go of the file.
-	lockWait = time.Second
-
 	// deletePiece is how many entries one transaction of DeleteRange removes:
 	// a write has to wait for one piece at most.
 	deletePiece = 1024
@@ -58,15 +42,9 @@ type LogStoreOptions struct {
 	Logger *slog.Logger
 }
 
-// boltStore is what LogStore needs of raft-boltdb; tests put faults in between.
-type boltStore interface {
-	raft.LogStore
-	raft.StableStore
-	Close() error
-}
-
-// LogStore is the log and the votes of one Raft group, in one bbolt file. It is
-// a raft.LogStore and a raft.StableStore.
+// LogStore is the log and the votes of one Raft group: a backend, which is one
+// bbolt file but in tests, under a watchdog and with accounts. It is a
+// raft.LogStore and a raft.StableStore.
 //
 //   - A write that fails or is stuck for ten seconds ends the process, by
 //     OnFatal. No write is ever timed out and carried on from.
@@ -79,7 +57,7 @@ type boltStore interface {
 // It is safe for concurrent use.
 type LogStore struct {
 	path string
-	bolt boltStore
+	bolt LogBackend
 	opts LogStoreOptions
 
 	fatalOnce sync.Once
@@ -97,103 +75,32 @@ var (
 )
 
 // OpenLogStore opens the log file at path, or makes it; its folder must exist.
-func OpenLogStore(path string, o LogStoreOptions) (_ *LogStore, err error) {
-	defer func() {
-		if p := recover(); p != nil { // bbolt's way to say that a page is damaged
-			err = openError(path, fmt.Errorf("the file is damaged: %v", p))
-		}
-	}()
-	sizes, err := readSizes(path)
+func OpenLogStore(path string, o LogStoreOptions) (*LogStore, error) {
+	bolt, err := openBolt(path)
 	if err != nil {
-		return nil, openError(path, err)
+		return nil, err
 	}
-	_, statErr := os.Stat(path)
-	bolt, err := raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: boltOptions()})
-	if err != nil {
-		return nil, openError(path, err)
-	}
-	if errors.Is(statErr, os.ErrNotExist) {
-		// bbolt syncs the file but not its name: without this a power cut could
-		// take away the whole file, and with it a vote that was given.
-		if err := syncFolder(filepath.Dir(path)); err != nil {
-			bolt.Close()
-			return nil, openError(path, err)
-		}
-	}
-	return newLogStore(path, bolt, sizes, o), nil
+	return NewLogStore(path, bolt, o)
 }
 
-func newLogStore(path string, bolt boltStore, sizes sizeRing, o LogStoreOptions) *LogStore {
+// NewLogStore returns a store over b, which it owns. name is what errors call
+// it.
+func NewLogStore(name string, b LogBackend, o LogStoreOptions) (*LogStore, error) {
+	var sizes sizeRing
+	if bolt, ok := b.(*boltLog); ok {
+		sizes = bolt.sizes
+	} else if err := readSizesOf(b, &sizes); err != nil {
+		b.Close()
+		return nil, openError(name, err)
+	}
+	return newLogStore(name, b, sizes, o), nil
+}
+
+func newLogStore(path string, bolt LogBackend, sizes sizeRing, o LogStoreOptions) *LogStore {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
 	return &LogStore{path: path, bolt: bolt, opts: o, tick: stuckTick, sizes: sizes, appended: sizes.total()}
-}
-
-// boltOptions: the list of free pages is not written with each commit but
-// found anew at open, which halves the writes of a commit; and it is a map,
-// since a log's free pages become many.
-func boltOptions() *bbolt.Options {
-	o := &bbolt.Options{
-		Timeout:        lockWait,
-		NoFreelistSync: true,
-		FreelistType:   bbolt.FreelistMapType,
-	}
-	if strconv.IntSize == 64 {
-		o.InitialMmapSize = mmapSize
-	}
-	return o
-}
-
-func openError(path string, err error) error {
-	if errors.Is(err, bbolterrors.ErrTimeout) {
-		return fmt.Errorf("the log %s is in use by another process", path)
-	}
-	return fmt.Errorf("open the log %s: %w", path, err)
-}
-
-// readSizes returns the sizes of the newest entries in the file at path, none
-// if it is not there. It reads the tree's leaves but not the entries.
-func readSizes(path string) (sizeRing, error) {
-	var ring sizeRing
-	if info, err := os.Stat(path); errors.Is(err, os.ErrNotExist) || err == nil && info.Size() == 0 {
-		return ring, nil
-	} else if err != nil {
-		return ring, err
-	}
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: lockWait})
-	if err != nil {
-		return ring, err
-	}
-	defer db.Close()
-	return ring, db.View(func(tx *bbolt.Tx) error {
-		bucket := tx.Bucket([]byte("logs")) // raft-boltdb's
-		if bucket == nil {
-			return nil
-		}
-		var newest []sizedEntry
-		c := bucket.Cursor()
-		for k, v := c.Last(); k != nil && len(newest) < maxSizes; k, v = c.Prev() {
-			newest = append(newest, sizedEntry{beUint64(k), len(v)})
-		}
-		for i := len(newest) - 1; i >= 0; i-- {
-			ring.append(newest[i].index, newest[i].size)
-		}
-		return nil
-	})
-}
-
-type sizedEntry struct {
-	index uint64
-	size  int
-}
-
-func syncFolder(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // IsMonotonic makes the library clear the log after it installed a snapshot,

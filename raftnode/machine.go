@@ -27,12 +27,13 @@ type machine struct {
 	restore func(io.Reader) error
 	// fatal ends the process: a replica that can't apply an entry must not go
 	// on with another one.
-	fatal func(error)
+	fatal   func(error)
+	onApply func(group uint32, l *raft.Log)
 }
 
-func bucketMachine(group uint32, m *fsm.Buckets, fatal func(error)) *machine {
+func bucketMachine(group uint32, m *fsm.Buckets) *machine {
 	return &machine{
-		group: group, fatal: fatal, restore: m.Restore,
+		group: group, restore: m.Restore,
 		apply:   func(i uint64, e []byte) (any, error) { return m.Apply(i, e) },
 		last:    func() (stamp, index uint64) { s := m.Stats(); return s.Stamp, s.Index },
 		capture: func() capture { return m.Capture() },
@@ -40,9 +41,9 @@ func bucketMachine(group uint32, m *fsm.Buckets, fatal func(error)) *machine {
 }
 
 // catalogMachine calls applied after every change of the catalog.
-func catalogMachine(m *fsm.Catalog, applied func(), fatal func(error)) *machine {
+func catalogMachine(m *fsm.Catalog, applied func()) *machine {
 	return &machine{
-		fatal: fatal, last: m.Last,
+		last: m.Last,
 		apply: func(i uint64, e []byte) (any, error) {
 			defer applied()
 			return m.Apply(i, e)
@@ -62,6 +63,7 @@ func (m *machine) Apply(l *raft.Log) any {
 		m.fatal(fmt.Errorf("group %d can't apply entry %d: %w; this node stops, because skipping an entry would make it differ from the others", m.group, l.Index, err))
 		return err
 	}
+	m.onApply(m.group, l)
 	return res
 }
 

@@ -48,7 +48,8 @@ type Mux struct {
 	ident     func() Identity
 	log       *slog.Logger
 
-	handlers [methods]Handler // fixed once started
+	handlers [methods]Handler                                         // fixed once started
+	dialConn func(ctx context.Context, addr string) (net.Conn, error) // fixed once started
 
 	ctx        context.Context // ends with Close
 	cancel     context.CancelFunc
@@ -76,6 +77,7 @@ func NewMux(ln net.Listener, advertise string, ident func() Identity, log *slog.
 		ln: ln, advertise: advertise, ident: ident, log: log,
 		ctx: ctx, cancel: cancel,
 		handshakes: make(chan struct{}, maxHandshakes),
+		dialConn:   dialTCP,
 		tick:       callTick,
 		patience:   helloTimeout,
 		warnings:   rate.NewLimiter(rate.Every(time.Second), 5),
@@ -308,8 +310,9 @@ func (m *Mux) refuse(conn net.Conn, status byte, message string) {
 // dial connects to a node and does the dialling side of the handshake. ctx must
 // descend from m.ctx. The connection is tracked.
 func (m *Mux) dial(ctx context.Context, addr string, h hello) (net.Conn, error) {
-	d := net.Dialer{Timeout: m.patience, KeepAliveConfig: keepAlive}
-	conn, err := d.DialContext(ctx, "tcp", addr)
+	dctx, cancel := context.WithTimeout(ctx, m.patience)
+	conn, err := m.dialConn(dctx, addr)
+	cancel()
 	if err != nil {
 		return nil, err
 	}
@@ -321,6 +324,12 @@ func (m *Mux) dial(ctx context.Context, addr string, h hello) (net.Conn, error) 
 		return nil, err
 	}
 	return conn, nil
+}
+
+// dialTCP connects to a node on the network.
+func dialTCP(ctx context.Context, addr string) (net.Conn, error) {
+	d := net.Dialer{KeepAliveConfig: keepAlive}
+	return d.DialContext(ctx, "tcp", addr)
 }
 
 func (m *Mux) greet(ctx context.Context, conn net.Conn, addr string, h hello) error {

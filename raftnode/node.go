@@ -36,6 +36,14 @@ type Config struct {
 
 	// Listener takes all traffic between nodes. Open owns it.
 	Listener net.Listener
+	// Dial connects to the Listener of another node; nil is TCP.
+	Dial func(ctx context.Context, addr string) (net.Conn, error)
+	// OpenDisk opens what the node keeps; nil is OpenFiles of DataDir.
+	OpenDisk func() (Disk, error)
+	// OnApply hears of every command that this node has applied, in the order of
+	// the group's log, from the goroutine that applies. It must not keep the
+	// entry. Nil is nobody.
+	OnApply func(group uint32, l *raft.Log)
 	// Clock is read for cluster time; nil is BootClock().
 	Clock Clock
 	// OnForward answers a peer that forwards a binary batch to this node.
@@ -61,6 +69,15 @@ func (c *Config) setDefaults() {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
+	if c.Dial == nil {
+		c.Dial = dialTCP
+	}
+	if c.OpenDisk == nil {
+		c.OpenDisk = func() (Disk, error) { return OpenFiles(c.DataDir) }
+	}
+	if c.OnApply == nil {
+		c.OnApply = func(uint32, *raft.Log) {}
+	}
 	if c.ElectionTimeout == 0 {
 		c.ElectionTimeout = time.Second
 	}
@@ -76,7 +93,7 @@ func (c *Config) setDefaults() {
 type Node struct {
 	cfg     Config
 	log     *slog.Logger
-	dir     *dataDir
+	disk    Disk
 	mux     *Mux
 	peers   *peers
 	steady  *Steady
@@ -108,15 +125,19 @@ func Open(cfg Config) (_ *Node, err error) {
 			cfg.Listener.Close()
 		}
 	}()
-	dir, id, err := openDataDir(cfg.DataDir)
+	disk, err := cfg.OpenDisk()
 	if err != nil {
 		return nil, err
 	}
 	defer func() {
 		if err != nil {
-			dir.close()
+			disk.Close()
 		}
 	}()
+	id, err := readIdentity(disk, cfg.DataDir)
+	if err != nil {
+		return nil, err
+	}
 	switch {
 	case id.NodeID != "" && cfg.NodeID != "" && id.NodeID != cfg.NodeID:
 		return nil, fmt.Errorf("the data folder %s belongs to node %s, and this node is %s; give it the folder or the --node-id that is its own", cfg.DataDir, id.NodeID, cfg.NodeID)
@@ -130,12 +151,12 @@ func Open(cfg Config) (_ *Node, err error) {
 	}
 	if id.NodeID == "" {
 		id.NodeID = cfg.NodeID
-		if err := dir.save(id); err != nil {
+		if err := saveIdentity(disk, id); err != nil {
 			return nil, err
 		}
 	}
 	n := &Node{
-		cfg: cfg, log: cfg.Logger.With("node", cfg.NodeID), dir: dir, id: id,
+		cfg: cfg, log: cfg.Logger.With("node", cfg.NodeID), disk: disk, id: id,
 		peers: newPeers(id.Members), steady: NewSteady(cfg.Clock),
 		metrics: newMetrics(), catalog: fsm.NewCatalog(),
 		formed: make(chan struct{}), applied: make(chan struct{}, 1),
@@ -144,6 +165,7 @@ func Open(cfg Config) (_ *Node, err error) {
 	n.peers.put(n.self()) // Raft looks its own address up, too
 	n.metrics.node = n
 	n.mux = NewMux(cfg.Listener, cfg.RaftAdvertise, n.identity, n.log)
+	n.mux.dialConn = cfg.Dial
 	n.handle()
 
 	ctx, stop := context.WithCancel(context.Background())
@@ -357,7 +379,7 @@ func (n *Node) identity() Identity { return *n.said.Load() }
 // keep writes the identity to disk, and makes it the node's if that went well.
 // n.idMu is held.
 func (n *Node) keep(next identity) error {
-	if err := n.dir.save(next); err != nil {
+	if err := saveIdentity(n.disk, next); err != nil {
 		return err
 	}
 	n.id = next
@@ -557,6 +579,6 @@ func (n *Node) Close() error {
 		errs = append(errs, err)
 	}
 	n.done.Wait()
-	n.dir.close()
+	errs = append(errs, n.disk.Close())
 	return errors.Join(errs...)
 }

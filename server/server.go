@@ -43,19 +43,26 @@ type Server struct {
 	listener net.Listener
 	ready    chan struct{}
 	fatal    chan error // capacity 1
-
 }
 
 // Option changes what is not configuration: seams for tests.
-type Option func(*raftnode.Config)
+type Option func(*seams)
 
-// WithClock replaces the machine's clock under cluster time.
-func WithClock(c raftnode.Clock) Option { return func(n *raftnode.Config) { n.Clock = c } }
+type seams struct {
+	api, nodes net.Listener
+	node       []func(*raftnode.Config)
+}
 
-// WithSnapshots sets the bytes of log after which a group takes a snapshot, and
-// the bytes of log that stay behind it.
-func WithSnapshots(after, trailing uint64) Option {
-	return func(n *raftnode.Config) { n.SnapshotBytes, n.TrailingBytes = after, trailing }
+// WithListeners gives the sockets of the API and of the traffic between nodes,
+// which the server then owns, instead of those that the configuration names.
+func WithListeners(api, nodes net.Listener) Option {
+	return func(s *seams) { s.api, s.nodes = api, nodes }
+}
+
+// WithNode changes how the node's part in the cluster is opened, such as its
+// clock, its disk, and its network.
+func WithNode(change func(*raftnode.Config)) Option {
+	return func(s *seams) { s.node = append(s.node, change) }
 }
 
 // New opens the node: its sockets, then its data folder. It does not wait for a
@@ -65,18 +72,26 @@ func New(cfg Config, opts ...Option) (_ *Server, err error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
+	var with seams
+	for _, o := range opts {
+		o(&with)
+	}
 	s := &Server{cfg: cfg, log: cfg.Logger, ready: make(chan struct{}), fatal: make(chan error, 1)}
-	if s.listener, err = listen("http", cfg.HTTPAddr); err != nil {
-		return nil, err
+	if s.listener = with.api; s.listener == nil {
+		if s.listener, err = listen("http", cfg.HTTPAddr); err != nil {
+			return nil, err
+		}
 	}
 	defer func() {
 		if err != nil {
 			s.listener.Close()
 		}
 	}()
-	raftListener, err := listen("raft", cfg.RaftAddr)
-	if err != nil {
-		return nil, err
+	raftListener := with.nodes
+	if raftListener == nil {
+		if raftListener, err = listen("raft", cfg.RaftAddr); err != nil {
+			return nil, err
+		}
 	}
 	if s.cfg.HTTPAdvertise == "" {
 		s.cfg.HTTPAdvertise = "http://" + s.listener.Addr().String()
@@ -92,15 +107,10 @@ func New(cfg Config, opts ...Option) (_ *Server, err error) {
 		BootstrapExpect: cfg.BootstrapExpect, Join: cfg.Join, Shards: cfg.Shards,
 		Version: Version().Version, Listener: raftListener, Logger: s.log,
 		OnForward: front.forwarded,
-		OnFatal: func(err error) {
-			select {
-			case s.fatal <- err:
-			default:
-			}
-		},
+		OnFatal:   s.Abort,
 	}
-	for _, o := range opts {
-		o(&nc)
+	for _, change := range with.node {
+		change(&nc)
 	}
 	if s.node, err = raftnode.Open(nc); err != nil {
 		return nil, err
@@ -191,6 +201,15 @@ func (s *Server) Run(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	return s.shutdown()
+}
+
+// Abort ends Run at once and without a drain, as if err had befallen the node.
+// Only the first error counts.
+func (s *Server) Abort(err error) {
+	select {
+	case s.fatal <- err:
+	default:
+	}
 }
 
 // shutdown is the clean way out: hand every leadership over while the API still

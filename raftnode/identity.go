@@ -1,0 +1,64 @@
+package raftnode
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+)
+
+// dataFormat is the version of the data folder's layout; see files.
+const dataFormat = 1
+
+// identity is node.json: who this node is, and which cluster it belongs to.
+type identity struct {
+	Format    int      `json:"format"`
+	NodeID    string   `json:"node_id"`
+	ClusterID string   `json:"cluster_id,omitempty"` // hex; empty before the node belongs to a cluster
+	Shards    int      `json:"shards,omitempty"`
+	Members   []Member `json:"members,omitempty"` // address book, for the next start
+	// Bootstrap is the plan that this node has accepted; see bootstrap.go.
+	Bootstrap *plan `json:"bootstrap,omitempty"`
+	// Complete says that every group has its first configuration on disk: from
+	// then on, a group without a log is a loss and not a beginning.
+	Complete bool `json:"complete,omitempty"`
+}
+
+// said is the part that nodes tell each other.
+func (id *identity) said() *Identity {
+	s := &Identity{NodeID: id.NodeID}
+	if b, err := hex.DecodeString(id.ClusterID); err == nil {
+		copy(s.ClusterID[:], b)
+	}
+	return s
+}
+
+// readIdentity reads who the owner of d is; path names d in errors.
+func readIdentity(d Disk, path string) (id identity, err error) {
+	b, err := d.ReadIdentity()
+	if err != nil {
+		return id, err
+	}
+	if b == nil {
+		return identity{Format: dataFormat}, nil
+	}
+	if err := json.Unmarshal(b, &id); err != nil {
+		return id, fmt.Errorf("%s is damaged: %w; restore it, or start with an empty folder under a new --node-id", filepath.Join(path, "node.json"), err)
+	}
+	if id.Format != dataFormat {
+		return id, fmt.Errorf("the data folder %s has format %d, and this version reads format %d only; use the rlstore version that wrote it", path, id.Format, dataFormat)
+	}
+	return id, nil
+}
+
+// saveIdentity replaces node.json.
+func saveIdentity(d Disk, id identity) error {
+	b, err := json.MarshalIndent(id, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := d.WriteIdentity(append(b, '\n')); err != nil {
+		return fmt.Errorf("write node.json: %w", err)
+	}
+	return nil
+}
