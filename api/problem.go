@@ -34,6 +34,7 @@ const (
 	OutcomeUnknown       Code = "outcome-unknown"
 	Internal             Code = "internal"
 	SessionStale         Code = "session-stale"
+	Conflict             Code = "conflict"
 )
 
 // Outcome says what a failed request did to the state.
@@ -82,6 +83,7 @@ var Codes = []CodeInfo{
 	{20, OutcomeUnknown, http.StatusGatewayTimeout, "It is not known whether this was applied", true, Unknown},
 	{21, Internal, http.StatusInternalServerError, "The server failed", false, Unknown},
 	{22, SessionStale, http.StatusUnprocessableEntity, "The session has acknowledged the answer to this batch already", false, NotApplied},
+	{23, Conflict, http.StatusConflict, "The present state of the cluster does not allow this", false, NotApplied},
 }
 
 var (

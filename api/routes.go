@@ -43,6 +43,7 @@ var Routes = []Route{
 	{"policy-put", "PUT", "/v1/policies/" + PolicyName, "create or replace a policy"},
 	{"policy-delete", "DELETE", "/v1/policies/" + PolicyName, "delete a policy"},
 	{"cluster", "GET", "/v1/cluster", "nodes, shards, leaders, slot map"},
+	{"leader-transfer", "POST", "/v1/cluster/shards/{id}/transfer", "move a leader"},
 	{"livez", "GET", "/livez", "the process runs"},
 	{"readyz", "GET", "/readyz", "the node can serve"},
 	{"metrics", "GET", "/metrics", "Prometheus metrics"},

@@ -205,6 +205,18 @@ type MemberStatus struct {
 	Lag          uint64 `json:"lag"`
 }
 
+// TransferRequest is the body of POST /v1/cluster/shards/{id}/transfer, which may
+// also be empty.
+type TransferRequest struct {
+	To string `json:"to,omitempty"` // node id; "" is the least loaded voter that can
+}
+
+// TransferResponse answers a [TransferRequest] once the new leader serves.
+type TransferResponse struct {
+	Shard  uint32 `json:"shard"`
+	Leader string `json:"leader"`
+}
+
 // Version answers GET /v1/version.
 type Version struct {
 	Version   string `json:"version"`

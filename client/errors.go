@@ -32,6 +32,9 @@ var (
 	ErrCrossShard = errors.New("an atomic batch must stay within one shard")
 	// ErrRevisionConflict: the policy is not at the revision of [IfMatch].
 	ErrRevisionConflict = errors.New("the policy has another revision")
+	// ErrConflict: the cluster is in a state that does not allow a change of its
+	// members or leaders; the [*api.Problem] says which.
+	ErrConflict = errors.New("the present state of the cluster does not allow this")
 	// ErrUnauthorized: credentials are missing, wrong, or do not suffice.
 	ErrUnauthorized = errors.New("unauthorized")
 	// ErrNotFound: there is nothing of this name or at this address.
@@ -136,6 +139,8 @@ func kindOf(p *api.Problem) error {
 		return ErrNotFound
 	case api.RevisionConflict:
 		return ErrRevisionConflict
+	case api.Conflict:
+		return ErrConflict
 	case api.InvalidPolicy:
 		return ErrInvalidPolicy
 	case api.CostExceedsBurst:

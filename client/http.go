@@ -2,6 +2,7 @@ package client
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -140,8 +141,9 @@ type exchange struct {
 	method, path string
 	media        string // of body
 	body         []byte
-	ifMatch      uint64 // 0 is none
-	answer       any    // decoded into, if not nil
+	ifMatch      uint64        // 0 is none
+	within       time.Duration // of one attempt; 0 is attemptTimeout
+	answer       any           // decoded into, if not nil
 }
 
 // exchange sends x to one node. Its errors are of this package.
@@ -198,7 +200,7 @@ func (c *Client) ask(ctx context.Context, x *exchange) (doubt bool, err error) {
 	for {
 		foreign := true // whoever answers
 		for _, e := range c.dir.all() {
-			one, cancelOne := context.WithTimeout(ctx, attemptTimeout)
+			one, cancelOne := context.WithTimeout(ctx, cmp.Or(x.within, attemptTimeout))
 			err = c.exchange(one, e, x)
 			cancelOne()
 			var p *api.Problem

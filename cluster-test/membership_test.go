@@ -21,6 +21,39 @@ func TestLeadersAreSpreadEvenlyAlsoAfterARollingRestart(t *testing.T) {
 	c.spread(t)
 }
 
+// TestLeadersThatMoveByRequestFailNoTake moves leaderships about under load, in a
+// storm: each caller of the load is charged once for what it was granted.
+func TestLeadersThatMoveByRequestFailNoTake(t *testing.T) {
+	rng := seeded(t)
+	c := start(t, nil) // other tests want balance to have its way
+	p := c.nodes[0].put(t, unique("stormy"), 1, year, 1_000_000)
+	h, cl := newHistory(p), c.client(t)
+	keys := []string{keyIn(1, "stormy"), keyIn(2, "stormy")}
+	l := drive(t, cl, h, p.Name, keys, 8)
+	l.flows(t, 20)
+	const moves = 30
+	for range moves {
+		shard := uint32(rng.IntN(2) + 1)
+		through, to := c.nodes[rng.IntN(3)], c.nodes[rng.IntN(3)]
+		var done api.TransferResponse
+		err := insist(func() error {
+			return through.call("POST", fmt.Sprintf("/v1/cluster/shards/%d/transfer", shard), api.TransferRequest{To: to.id}, &done)
+		})
+		if err != nil || done.Leader != to.id || done.Shard != shard {
+			t.Fatalf("move shard %d to %s through %s: %+v, %v", shard, to.id, through.id, done, err)
+		}
+		s, err := through.status()
+		if err != nil || s.Shards[shard].Leader == nil || *s.Shards[shard].Leader != to.id {
+			t.Errorf("%s does not know that %s leads shard %d: %v", through.id, to.id, shard, err)
+		}
+		l.flows(t, 10)
+	}
+	l.finish(t)
+	for _, key := range keys {
+		c.mustHaveSpent(t, h, p, key, h.allowed(p.Name, key))
+	}
+}
+
 func TestAFourthNodeJoinsAndVotesInEveryGroup(t *testing.T) {
 	c := start(t, nil)
 	p := c.hundred(t, "joined")

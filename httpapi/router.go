@@ -63,21 +63,22 @@ const (
 // handlers maps the names of routes to their work.
 func (e *edge) handlers() map[string]handler {
 	return map[string]handler{
-		"take":          {e.take, bounded},
-		"take-batch":    {e.takeBatch, bounded},
-		"peek":          {e.peek, bounded},
-		"refund":        {e.refund, bounded},
-		"reset":         {e.reset, bounded},
-		"policy-list":   {e.policyList, bounded},
-		"policy-post":   {e.policyPost, bounded},
-		"policy-get":    {e.policyGet, bounded},
-		"policy-put":    {e.policyPut, bounded},
-		"policy-delete": {e.policyDelete, bounded},
-		"cluster":       {e.cluster, bounded},
-		"livez":         {e.livez, unbounded},
-		"readyz":        {e.readyz, unbounded},
-		"metrics":       {e.serveMetrics, unbounded},
-		"version":       {e.version, unbounded},
+		"take":            {e.take, bounded},
+		"take-batch":      {e.takeBatch, bounded},
+		"peek":            {e.peek, bounded},
+		"refund":          {e.refund, bounded},
+		"reset":           {e.reset, bounded},
+		"policy-list":     {e.policyList, bounded},
+		"policy-post":     {e.policyPost, bounded},
+		"policy-get":      {e.policyGet, bounded},
+		"policy-put":      {e.policyPut, bounded},
+		"policy-delete":   {e.policyDelete, bounded},
+		"cluster":         {e.cluster, bounded},
+		"leader-transfer": {e.leaderTransfer, bounded},
+		"livez":           {e.livez, unbounded},
+		"readyz":          {e.readyz, unbounded},
+		"metrics":         {e.serveMetrics, unbounded},
+		"version":         {e.version, unbounded},
 	}
 }
 

@@ -43,6 +43,14 @@ type Policies interface {
 	Delete(ctx context.Context, name string, cond Condition, noForward bool) error
 }
 
+// Members changes who leads what. Its errors are problems. With noForward a
+// transfer is [api.NotLeader], and says who is, unless this node leads the shard.
+type Members interface {
+	// Transfer moves a shard's leadership to the node to, "" is the least loaded
+	// one, and returns the new leader once it serves.
+	Transfer(ctx context.Context, shard uint32, to string, noForward bool) (leader string, err error)
+}
+
 // Check is one condition of readiness.
 type Check struct {
 	Name   string
@@ -50,11 +58,12 @@ type Check struct {
 	Detail string // why not, if not OK
 }
 
-// Config is what the edge serves. Limiter, Policies, Cluster and Ready are
-// required.
+// Config is what the edge serves. Limiter, Policies, Members, Cluster and Ready
+// are required.
 type Config struct {
 	Limiter  Doer
 	Policies Policies
+	Members  Members
 	Cluster  func() api.Cluster
 	Ready    func() []Check
 

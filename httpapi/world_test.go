@@ -79,7 +79,7 @@ func newWorld(t testing.TB, change ...func(*Config)) *world {
 	logger := slog.New(slog.NewTextHandler(io.Discard, nil))
 	l := limiter.New(limiter.Config{Catalog: w, Log: w, Replicas: w, AllowInline: true, Logger: logger})
 	c := Config{
-		Limiter: l, Policies: worldPolicies{w}, StalePeek: l.StalePeek, SlotMapVersion: w.SlotMapVersion,
+		Limiter: l, Policies: worldPolicies{w}, Members: worldMembers{w}, StalePeek: l.StalePeek, SlotMapVersion: w.SlotMapVersion,
 		Cluster: func() api.Cluster { return api.Cluster{ClusterID: "c", NodeID: "n1", SlotMap: api.EvenSlotMap(2)} },
 		Ready:   func() []Check { w.mu.Lock(); defer w.mu.Unlock(); return w.checks },
 		Version: api.Version{Version: "v0.0.1", GoVersion: "go1"},

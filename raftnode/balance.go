@@ -34,7 +34,7 @@ func (n *Node) balance(ctx context.Context) {
 		}
 		for _, g := range n.groupList() {
 			target := n.preferred(g)
-			if !g.leading.Load() || target == "" || target == n.cfg.NodeID || !n.isCaughtUp(target, g) {
+			if !g.leading.Load() || g.isHeld() || target == "" || target == n.cfg.NodeID || !n.isCaughtUp(target, g) {
 				continue
 			}
 			if err := n.handOver(ctx, g, target); err != nil {

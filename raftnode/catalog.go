@@ -2,7 +2,6 @@ package raftnode
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
 
@@ -19,10 +18,6 @@ type catalogAnswer struct {
 // peerWait bounds how long a catalog write waits for one peer to apply it. A
 // peer that takes longer does not count as reachable.
 const peerWait = 2 * time.Second
-
-// catalogPatience bounds the search for a leader that takes a catalog write. An
-// election fits in, and callers who wait 5 s hear that nothing was applied.
-const catalogPatience = 3 * time.Second
 
 // catalogBirth is the first entry of a new catalog, or nil for one that has it.
 func (n *Node) catalogBirth(stamp uint64) []byte {
@@ -90,78 +85,27 @@ func (n *Node) CatalogCurrent() bool {
 // noForward it changes nothing unless this node leads, and says who does. Its
 // errors are *api.Problem.
 func (n *Node) ChangeCatalog(ctx context.Context, c fsm.CatalogCommand, noForward bool) (fsm.CatalogResult, error) {
-	deadline := time.Now().Add(catalogPatience)
-	wait := 5 * time.Millisecond
-	for {
-		if noForward {
-			if p := n.elsewhere(); p != nil {
-				return fsm.CatalogResult{}, p
-			}
-		}
-		answer, err := n.proposeCatalog(ctx, &c)
-		if err == nil {
-			if answer.Result.Err != nil {
-				return answer.Result, answer.Result.Err
-			}
-			n.spreadCatalog(ctx, answer.Index)
-			return answer.Result, nil
-		}
-		p := api.AsProblem(err)
-		if p.Outcome == api.Unknown || !p.Retryable {
-			return fsm.CatalogResult{}, p
-		}
-		if time.Now().After(deadline) || ctx.Err() != nil {
-			p = api.NewProblem(api.NoLeader, "the catalog has no leader that answers; the last attempt said: %s", p.Detail)
-			p.RetryAfter = time.Second
-			return fsm.CatalogResult{}, p
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(wait):
-			wait = min(2*wait, 100*time.Millisecond)
-		}
-	}
-}
-
-// elsewhere is the answer to a caller that wants no forwarding, unless this
-// node leads the catalog.
-func (n *Node) elsewhere() *api.Problem {
-	groups := n.groupList()
-	if groups == nil || groups[0].leading.Load() {
-		return nil
-	}
-	p := notLeader(0)
-	p.SlotMapVersion = n.catalog.View().SlotMapVersion()
-	if m, ok := n.peers.member(groups[0].leader()); ok {
-		p.Leader = m.HTTP
-	}
-	return p
-}
-
-// proposeCatalog tries once.
-func (n *Node) proposeCatalog(ctx context.Context, c *fsm.CatalogCommand) (catalogAnswer, error) {
-	groups := n.groupList()
-	if groups == nil {
-		return catalogAnswer{}, api.NewProblem(api.NoLeader, "this node does not belong to a cluster yet")
-	}
-	leader := groups[0].leader()
-	if leader == n.cfg.NodeID {
-		return n.applyCatalog(ctx, c)
-	}
-	m, ok := n.peers.member(leader)
-	if leader == "" || !ok {
-		return catalogAnswer{}, api.NewProblem(api.NoLeader, "the catalog has no leader now")
+	g, err := n.group(0)
+	if err != nil {
+		return fsm.CatalogResult{}, err
 	}
 	var answer catalogAnswer
-	err := n.call(ctx, m.Raft, methodCatalog, c, &answer)
-	var p *api.Problem
+	err = n.untilLed(ctx, g, noForward, func() (err error) {
+		leader := g.leader()
+		if leader == n.cfg.NodeID {
+			answer, err = n.applyCatalog(ctx, &c)
+			return err
+		}
+		return n.callLeader(ctx, g, leader, methodCatalog, &c, &answer)
+	})
 	switch {
-	case err == nil || errors.As(err, &p):
-		return answer, err
-	case errors.Is(err, ErrNotSent):
-		return answer, api.NewProblem(api.NoLeader, "the catalog is led by node %s, which does not answer: %v", leader, err)
+	case err != nil:
+		return fsm.CatalogResult{}, err
+	case answer.Result.Err != nil:
+		return answer.Result, answer.Result.Err
 	}
-	return answer, api.NewProblem(api.OutcomeUnknown, "node %s took the change of the catalog and did not answer: %v", leader, err)
+	n.spreadCatalog(ctx, answer.Index)
+	return answer.Result, nil
 }
 
 // applyCatalog proposes on this node, which must lead the catalog.

@@ -33,6 +33,8 @@ type group struct {
 	coalescer *coalescer   // nil for the catalog
 
 	leading atomic.Bool // this node leads, and its Barrier has passed
+	// heldUntil keeps a leadership that was moved here by request; see hold.
+	heldUntil atomic.Pointer[time.Time]
 	// handover is held whole while the leadership is handed over, and one share of
 	// it by each entry of the catalog on its way; a shard's are the coalescer's.
 	// It is waited for with a context, since it is held for as long as a commit.
@@ -214,7 +216,9 @@ func (g *group) follow(ctx context.Context, n *Node) {
 				g.coalescer.setOpen(false)
 			}
 			g.metrics.leadership(lead)
-			if lead {
+			if !lead {
+				g.heldUntil.Store(nil)
+			} else {
 				r.begin(ctx, func(ctx context.Context) { g.lead(ctx, n) })
 			}
 		}
@@ -323,6 +327,6 @@ func (g *group) status() groupStatus {
 	return groupStatus{
 		ID: g.id, Term: g.raft.CurrentTerm(), Leader: g.leader(),
 		Commit: g.raft.CommitIndex(), Applied: g.raft.AppliedIndex(), Last: g.raft.LastIndex(),
-		Command: command,
+		Command: command, Serving: g.leading.Load(),
 	}
 }

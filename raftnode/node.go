@@ -302,6 +302,8 @@ func (n *Node) handle() {
 		return joinAnswer{n.ClusterID(), len(n.groupList()) - 1, n.configured()}, nil
 	}))
 	n.mux.Handle(methodAdd, jsonCall(func(_ context.Context, m *Member) (any, error) { return nil, n.add(m) }))
+	n.mux.Handle(methodTransfer, jsonCall(func(ctx context.Context, h *handing) (any, error) { return n.transfer(ctx, h) }))
+	n.mux.Handle(methodHold, jsonCall(func(_ context.Context, h *handing) (any, error) { return nil, n.held(h) }))
 	n.mux.Handle(methodCatalog, jsonCall(func(ctx context.Context, c *fsm.CatalogCommand) (any, error) {
 		return n.applyCatalog(ctx, c)
 	}))

@@ -49,6 +49,8 @@ type groupStatus struct {
 	// Command is the index of the last command that the state machine has
 	// applied. The library counts an entry as applied when it hands it over.
 	Command uint64 `json:"command"`
+	// Serving says that this replica leads and has taken office.
+	Serving bool `json:"serving,omitempty"`
 }
 
 // peers is the address book: what this node last heard of each other one.
@@ -278,4 +280,7 @@ const (
 	methodCatalog uint8 = 6 // fsm.CatalogCommand -> catalogAnswer
 	methodApplied uint8 = 7 // catalog index -> nothing, once it is applied
 	methodAdd     uint8 = 8 // Member -> nothing; adds it to the groups that the answering node leads
+
+	methodTransfer uint8 = 9  // handing -> handing, with the new leader
+	methodHold     uint8 = 10 // handing -> nothing; the answering node is about to get it
 )

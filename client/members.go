@@ -1,0 +1,31 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/rlstore/rlstore/api"
+)
+
+// changeTimeout bounds one attempt to change members or leaders: above the 5 s in
+// which a node answers, for cut off and begun again it would take longer.
+const changeTimeout = 6 * time.Second
+
+// Transfer moves the leadership of a shard, 0 is the catalog, to the node to, or
+// to the least loaded one if to is "". It returns the new leader once that one
+// serves.
+func (c *Client) Transfer(ctx context.Context, shard uint32, to string) (leader string, err error) {
+	body, err := json.Marshal(api.TransferRequest{To: to})
+	if err != nil {
+		return "", fail(ErrInvalidRequest, err, nil)
+	}
+	var answer api.TransferResponse
+	_, err = c.ask(ctx, &exchange{
+		method: http.MethodPost, path: fmt.Sprintf("/v1/cluster/shards/%d/transfer", shard),
+		media: api.MediaJSON, body: body, within: changeTimeout, answer: &answer,
+	})
+	return answer.Leader, err
+}

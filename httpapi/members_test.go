@@ -1,0 +1,57 @@
+package httpapi
+
+import (
+	"context"
+	"testing"
+
+	"github.com/rlstore/rlstore/api"
+)
+
+// worldMembers is a cluster of n1, n2 and two shards, whose leaders move at once.
+type worldMembers struct{ *world }
+
+func (w worldMembers) Transfer(_ context.Context, shard uint32, to string, noForward bool) (string, error) {
+	if err := (worldPolicies(w)).elsewhere(noForward); err != nil {
+		return "", err
+	}
+	switch {
+	case shard > 2:
+		return "", api.NewProblem(api.NotFound, "there is no shard %d", shard)
+	case to == "":
+		return "n2", nil
+	case to != "n1" && to != "n2":
+		return "", api.NewProblem(api.InvalidRequest, "to: there is no node %q", to)
+	}
+	return to, nil
+}
+
+func TestALeaderMovesByRequest(t *testing.T) {
+	w := newWorld(t)
+	same(t, w.post("/v1/cluster/shards/1/transfer", `{"to":"n1"}`).body, `{"shard":1,"leader":"n1"}`)
+	same(t, w.post("/v1/cluster/shards/0/transfer", `{}`).body, `{"shard":0,"leader":"n2"}`)
+	same(t, w.do("POST", "/v1/cluster/shards/2/transfer", "").body, `{"shard":2,"leader":"n2"}`)
+
+	for _, tc := range []struct {
+		name, shard, body string
+		code              api.Code
+		says              string
+	}{
+		{"unknown shard", "3", `{}`, api.NotFound, "no shard 3"},
+		{"a shard that is no number", "catalog", `{}`, api.NotFound, `"catalog"`},
+		{"a negative shard", "-1", `{}`, api.NotFound, `"-1"`},
+		{"a shard beyond 32 bits", "4294967296", `{}`, api.NotFound, "4294967296"},
+		{"unknown node", "1", `{"to":"n9"}`, api.InvalidRequest, "n9"},
+		{"empty node", "1", `{"to":""}`, api.InvalidRequest, "to: it is empty"},
+		{"node of another type", "1", `{"to":2}`, api.InvalidRequest, "to: it needs to be a string"},
+		{"null node", "1", `{"to":null}`, api.InvalidRequest, "to: null"},
+		{"unknown field", "1", `{"from":"n1"}`, api.InvalidRequest, "from: there is no such field"},
+		{"not JSON", "1", `n1`, api.InvalidRequest, "not valid JSON"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			wantProblem(t, w.post("/v1/cluster/shards/"+tc.shard+"/transfer", tc.body), tc.code, tc.says)
+		})
+	}
+	wantProblem(t, w.do("POST", "/v1/cluster/shards/1/transfer", `{"to":"n1"}`, "Content-Type: text/plain"), api.UnsupportedMediaType, "text/plain")
+	w.set(func() { w.leader.Local = false })
+	wantProblem(t, w.post("/v1/cluster/shards/1/transfer", `{"to":"n1"}`, "X-Rlstore-Forward: never"), api.NotLeader, "")
+}
