@@ -12,6 +12,9 @@ type Entry struct {
 	Index uint64 `json:"index"`
 	Term  uint64 `json:"term"`
 	Data  []byte `json:"data"` // the entry as package fsm documents it
+	// Run counts the processes of the node from 1, where the recorder knows.
+	// Within one, indexes ascend; at 0 an index that goes back is a restart.
+	Run int `json:"run,omitempty"`
 }
 
 // Replica is what one node applied, in the order in which it did. A node that

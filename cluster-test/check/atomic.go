@@ -1,0 +1,183 @@
+package check
+
+import (
+	"github.com/rlstore/rlstore/api"
+)
+
+// applyAtomic tries an atomic group: it "charges all or none". The rules in
+// quotes are those of fsm/atomic.go.
+func (o *oracle) applyAtomic(ops []logOp) []way {
+	outcomes := make([]outcome, len(ops))
+	same := func(out outcome) []way {
+		for i := range outcomes {
+			outcomes[i] = out
+		}
+		return []way{{outcomes: outcomes}}
+	}
+
+	// What is wrong with the group whatever its buckets hold.
+	wrong := make([]api.Code, len(ops))
+	first := make([]*place, len(ops))
+	known, notOwned, anyWrong := 0, false, false
+	ids := map[string]bool{}
+	for i := range ops {
+		op := &ops[i]
+		switch code := o.refuse(op); {
+		case op.kind != take: // "Only takes may be in it."
+			wrong[i] = api.InvalidRequest
+		case code != "":
+			wrong[i] = code
+			notOwned = notOwned || code == api.NotLeader
+		case op.requestID != "" && ids[op.requestID]: // "or has an id twice, is refused"
+			wrong[i] = api.RequestIDReused
+		default:
+			ids[op.requestID] = true
+			if first[i], wrong[i] = o.ids.recall(op, o.now); first[i] != nil {
+				known++
+			} else if wrong[i] == "" {
+				wrong[i] = op.set.refusal
+			}
+		}
+		anyWrong = anyWrong || wrong[i] != ""
+	}
+	if notOwned { // "An operation on a slot that is not owned goes first: then all get that one"
+		return same(fail(api.NotLeader))
+	}
+
+	var ways []way
+	for _, start := range o.starts(ops, wrong, first) {
+		ways = append(ways, o.tryAtomic(ops, start, wrong, first, known, anyWrong))
+	}
+	return ways
+}
+
+// starts returns the ways in which the buckets of a group may be before it.
+func (o *oracle) starts(ops []logOp, wrong []api.Code, first []*place) []map[bucketName]*bucket {
+	starts := []map[bucketName]*bucket{{}}
+	for i := range ops {
+		name := bucketName{ops[i].set.policy, ops[i].key}
+		if _, met := starts[0][name]; met || wrong[i] != "" || first[i] != nil {
+			continue
+		}
+		var more []map[bucketName]*bucket
+		for _, start := range starts {
+			for _, stored := range o.stored(name) {
+				for _, b := range possible(stored, ops[i].set, o.now) {
+					next := map[bucketName]*bucket{name: b}
+					for k, v := range start {
+						next[k] = v
+					}
+					more = append(more, next)
+				}
+			}
+		}
+		starts = more[:min(len(more), maxPossible)]
+	}
+	return starts
+}
+
+// tryAtomic decides a group whose buckets are as in start, which it keeps.
+func (o *oracle) tryAtomic(ops []logOp, start map[bucketName]*bucket, wrong []api.Code, first []*place, known int, anyWrong bool) way {
+	outcomes := make([]outcome, len(ops))
+
+	// Does it pass? Charge copies, into debt where it must be: "each sees the
+	// charges before it".
+	trial, spent := clones(start), map[bucketName]int64{}
+	var wait uint64
+	var cause api.Code // of the first failure: "every operation gets it that has none of its own"
+	for i := range ops {
+		op, code := &ops[i], wrong[i]
+		if code == "" && first[i] == nil {
+			name := bucketName{op.set.policy, op.key}
+			b := trial[name]
+			b.adopt(op.set)
+			// "More than the burst in all is a cost that exceeds the burst."
+			if spent[name] += op.cost; spent[name] > b.set.smallest {
+				code = api.CostExceedsBurst
+			} else {
+				w, _ := b.longest(op.cost)
+				wait = max(wait, w)
+				b.charge(op.cost)
+			}
+		}
+		if code != "" {
+			anyWrong = true
+			outcomes[i] = fail(code)
+			if cause == "" {
+				cause = code
+			}
+		}
+	}
+	switch {
+	case anyWrong:
+		for i := range outcomes {
+			if outcomes[i].code == "" {
+				outcomes[i] = fail(cause)
+			}
+		}
+		return way{outcomes: outcomes}
+	case known == len(ops): // "A group whose every operation is a known repetition gets the first results again"
+		for i := range outcomes {
+			outcomes[i] = outcome{verdict: repeated, first: first[i]}
+		}
+		return way{outcomes: outcomes}
+	case known > 0: // "one that mixes known and unknown [...] is refused"
+		for i := range outcomes {
+			outcomes[i] = fail(api.RequestIDReused)
+		}
+		return way{outcomes: outcomes}
+	}
+
+	trial, spent = clones(start), map[bucketName]int64{}
+	for i := range ops {
+		op := &ops[i]
+		name := bucketName{op.set.policy, op.key}
+		b := trial[name]
+		b.adopt(op.set)
+		if wait > 0 {
+			outcomes[i] = outcome{verdict: denied, answer: denyGroup(b, op.cost, spent[name], wait)}
+		}
+		b.charge(op.cost)
+		spent[name] += op.cost
+		if wait == 0 {
+			a := b.describe(b.scarcest(), 0)
+			a.Allowed = true
+			outcomes[i] = outcome{verdict: allowed, answer: a}
+		}
+	}
+	if wait > 0 {
+		trial = nil // "charges nothing"
+	}
+	return way{outcomes: outcomes, buckets: trial}
+}
+
+// denyGroup describes a bucket to an operation of a group that does not pass:
+// "every result is a denial with the limits' values from before the group, and
+// the retry-after of the binding limit is the longest wait of the group". b has
+// the charges of the group's earlier operations, spent in all, so the limit that
+// binds is the one that this operation waits for after them.
+func denyGroup(b *bucket, cost, spent int64, longest uint64) *Answer {
+	binding := b.scarcest()
+	if w, i := b.longest(cost); w > 0 {
+		binding = i
+	}
+	a := b.describe(binding, cost)
+	before := b.clone()
+	for i, v := range before.levels {
+		l := &before.set.limits[i]
+		l.give(v, spent)
+		a.Limits[i].Remaining = max(0, l.tokens(v))
+		a.Limits[i].ResetAfterMS = millis(l.untilFull(v))
+	}
+	a.Limits[binding].RetryAfterMS = millis(longest)
+	a.bind(binding)
+	return a
+}
+
+func clones(m map[bucketName]*bucket) map[bucketName]*bucket {
+	c := make(map[bucketName]*bucket, len(m))
+	for name, b := range m {
+		c[name] = b.clone()
+	}
+	return c
+}

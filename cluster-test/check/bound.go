@@ -1,0 +1,116 @@
+package check
+
+import (
+	"math/big"
+)
+
+// stretch is the time in which one bucket was under one set of limits and was
+// not reset. In any interval of it, what was admitted, less what was given back,
+// is at most what the bucket held and what flowed in:
+//
+//	admitted <= burst + rate*elapsed/per
+//
+// With s the tokens admitted so far that is, for every admission j and every i
+// not after it,
+//
+//	(s[j]*per - rate*t[j]) - (s[i-1]*per - rate*t[i]) <= burst*per
+//
+// so of all i the one with the least second bracket counts.
+type stretch struct {
+	set      *numbers
+	admitted int64
+	cluster  []*big.Int // for each limit the least bracket, by cluster time
+	real     []*big.Int // the same by the recorder's clock: t[i] is the call, t[j] the return
+}
+
+// bounds checks the admissions of one shard, from the answers alone: from the
+// log comes only where resets and edits part the stretches, and what was given
+// back unseen.
+func (c *checker) bounds(places []*place) {
+	stretches := map[bucketName]*stretch{}
+	for _, p := range places {
+		if p.verdict != allowed && p.verdict != refunded && p.verdict != forgot {
+			continue
+		}
+		name := bucketName{p.op.set.policy, p.op.key}
+		if p.verdict == forgot {
+			delete(stretches, name)
+			continue
+		}
+		var op *Op // whose answer it is, if it was answered here
+		set := p.op.set
+		if p.owner >= 0 && c.h.Ops[p.owner].placed() {
+			op = &c.h.Ops[p.owner]
+			if op.Answer.Revision != set.revision {
+				set = c.numbersOf(set.policy, op.Answer.Revision)
+			}
+		}
+		if set == nil { // told of elsewhere
+			delete(stretches, name)
+			continue
+		}
+		s := stretches[name]
+		if s == nil || s.set.revision != set.revision {
+			s = &stretch{set: set, cluster: make([]*big.Int, len(set.limits)), real: make([]*big.Int, len(set.limits))}
+			stretches[name] = s
+		}
+		switch {
+		case p.verdict == refunded && op != nil && len(set.limits) == 1:
+			s.admitted -= op.Answer.Refunded
+		case p.verdict == refunded: // what each limit got is not told
+			s.admitted -= p.op.cost
+		case op != nil && op.Answer.Allowed:
+			s.admit(c, p, op)
+		}
+	}
+}
+
+// admit adds an admission and checks every interval that ends there.
+func (s *stretch) admit(c *checker, p *place, op *Op) {
+	c.report.Intervals++
+	drift := func(ns int64) int64 { return ns + ns/1e6*c.in.DriftPPM }
+	t := int64(op.Answer.Commit.TimeNS)
+	before := s.admitted
+	s.admitted += op.cost()
+	for i := range s.set.limits {
+		l := &s.set.limits[i]
+		begin(l, &s.cluster[i], before, t)
+		if excess := over(l, s.cluster[i], s.admitted, t); excess > 0 {
+			c.report.add(OverAdmitted, "with %s at %s the limit %s of %s has admitted %d tokens too many in an interval of cluster time", op.describe(p.owner), p, l.name, s.set, excess)
+		}
+		if !op.Answer.Duplicate { // which may have been admitted before it was called
+			begin(l, &s.real[i], before, drift(op.Call))
+		}
+		if excess := over(l, s.real[i], s.admitted, drift(op.Return)+int64(c.in.Slack)); excess > 0 {
+			c.report.add(OverAdmitted, "with %s at %s the limit %s of %s has admitted %d tokens too many in an interval of the recorder's clock", op.describe(p.owner), p, l.name, s.set, excess)
+		}
+	}
+}
+
+// bracket is tokens*per - rate*ns.
+func (l *limit) bracket(tokens, ns int64) *big.Int {
+	b := new(big.Int).Mul(big.NewInt(tokens), l.bigPer)
+	return b.Sub(b, new(big.Int).Mul(l.bigRate, big.NewInt(ns)))
+}
+
+// begin notes an interval that begins at ns, before which so many tokens were
+// admitted.
+func begin(l *limit, least **big.Int, tokens, ns int64) {
+	if b := l.bracket(tokens, ns); *least == nil || b.Cmp(*least) < 0 {
+		*least = b
+	}
+}
+
+// over returns how many tokens too many the worst of the intervals has that
+// ends at ns with tokens in all.
+func over(l *limit, least *big.Int, tokens, ns int64) int64 {
+	if least == nil {
+		return 0
+	}
+	excess := l.bracket(tokens, ns)
+	excess.Sub(excess, least).Sub(excess, l.full)
+	if excess.Sign() <= 0 {
+		return 0
+	}
+	return excess.Div(excess, l.bigPer).Int64() + 1
+}

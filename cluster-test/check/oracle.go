@@ -1,0 +1,233 @@
+package check
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/rlstore/rlstore/api"
+)
+
+// oracle is the state of one shard, kept in the simplest way that is right. It
+// forgets nothing that it need not, and knows a bucket as the list of what it
+// may be: nearly always one.
+type oracle struct {
+	shard    uint32
+	now      uint64 // cluster time: the highest stamp so far
+	version  uint64 // of the slot map
+	owned    [slotCount]bool
+	buckets  map[bucketName][]*bucket // never empty; a nil bucket is none
+	ids      idMemory
+	sessions sessionMemory
+}
+
+func newOracle(shard uint32) *oracle {
+	return &oracle{
+		shard: shard, buckets: map[bucketName][]*bucket{},
+		ids: newIDMemory(), sessions: newSessionMemory(),
+	}
+}
+
+// maxPossible bounds the ways in which one operation or group is tried.
+const maxPossible = 64
+
+// verdict is what became of an operation.
+type verdict uint8
+
+const (
+	failed   verdict = iota // nothing changed
+	denied                  // nothing changed
+	allowed                 // a take
+	told                    // a peek
+	refunded                // a refund
+	forgot                  // a reset
+	repeated                // the request id is known: nothing changed
+	replayed                // the session's number is known: nothing changed
+)
+
+func (v verdict) String() string {
+	return [...]string{"refused", "denied", "allowed", "told", "refunded", "reset", "repeated", "replayed"}[v]
+}
+
+// decided says whether the operation was decided here and now, and so is asked
+// by somebody.
+func (v verdict) decided() bool { return v != failed && v < repeated }
+
+// outcome is one possible result of an operation.
+type outcome struct {
+	verdict verdict
+	code    api.Code // of a failure
+	answer  *Answer  // of what was decided, but for a reset and without the commit
+	first   *place   // of a repetition
+}
+
+func fail(code api.Code) outcome { return outcome{verdict: failed, code: code} }
+
+// own applies an entry of ownership. "One of an older version than the machine
+// has is late, and changes nothing."
+func (o *oracle) own(r ownRanges) {
+	if r.version < o.version {
+		return
+	}
+	o.version, o.owned = r.version, [slotCount]bool{}
+	for _, r := range r.ranges {
+		for s := int(r.from); r.shard == o.shard && s <= int(r.to); s++ {
+			o.owned[s] = true
+		}
+	}
+}
+
+// slotOf is the slot of a key: "slot = xxhash64(tag) mod 4096, where tag is the
+// text inside the first {…} of the key if there is one and it is not empty,
+// else the whole key".
+func slotOf(key string) int {
+	tag := key
+	if _, after, ok := strings.Cut(key, "{"); ok {
+		if inside, _, ok := strings.Cut(after, "}"); ok && inside != "" {
+			tag = inside
+		}
+	}
+	return int(xxhash.Sum64String(tag) % slotCount)
+}
+
+// refuse says why an operation fails whatever its bucket holds.
+func (o *oracle) refuse(op *logOp) api.Code {
+	charges := op.kind == take || op.kind == refund
+	switch {
+	case len(op.key) < 1 || len(op.key) > api.MaxKey,
+		charges && (op.cost < 1 || op.cost > api.MaxCost),
+		len(op.requestID) > api.MaxRequestID,
+		op.requestID != "" && !charges:
+		return api.InvalidRequest
+	case !o.owned[slotOf(op.key)]: // "An operation on a slot that the shard does not own is refused"
+		return api.NotLeader
+	}
+	return ""
+}
+
+// way is one way in which an operation, or an atomic group, can have gone.
+type way struct {
+	outcomes []outcome              // of the operations
+	buckets  map[bucketName]*bucket // as they are afterwards, if they changed
+}
+
+// apply tries an operation on its own. The ways differ in nothing but what its
+// bucket was.
+func (o *oracle) apply(op *logOp) []way {
+	one := func(out outcome) []way { return []way{{outcomes: []outcome{out}}} }
+	if code := o.refuse(op); code != "" {
+		return one(fail(code))
+	}
+	// "The same id again returns the first decision [...]. The same id with
+	// another policy, key or cost is 422 request-id-reused."
+	if first, code := o.ids.recall(op, o.now); code != "" {
+		return one(fail(code))
+	} else if first != nil {
+		return one(outcome{verdict: repeated, first: first})
+	}
+	if op.set.refusal != "" {
+		return one(fail(op.set.refusal))
+	}
+	name := bucketName{op.set.policy, op.key}
+	var ways []way
+	for _, stored := range o.stored(name) {
+		for _, b := range possible(stored, op.set, o.now) {
+			b.adopt(op.set)
+			w := way{outcomes: make([]outcome, 1)}
+			out, changed := decide(op, b)
+			w.outcomes[0] = out
+			after := stored
+			if changed {
+				after = b
+				if op.kind == reset {
+					after = nil
+				}
+			}
+			w.buckets = map[bucketName]*bucket{name: after}
+			ways = append(ways, w)
+		}
+	}
+	return ways[:min(len(ways), maxPossible)]
+}
+
+// stored is what a bucket may be.
+func (o *oracle) stored(name bucketName) []*bucket {
+	if l := o.buckets[name]; l != nil {
+		return l
+	}
+	return []*bucket{nil}
+}
+
+// settle makes the ways that remain the state.
+func (o *oracle) settle(ways []way) {
+	if len(ways) == 1 {
+		for name, b := range ways[0].buckets {
+			if b == nil {
+				delete(o.buckets, name)
+			} else {
+				o.buckets[name] = []*bucket{b}
+			}
+		}
+		return
+	}
+	after := map[bucketName][]*bucket{}
+	for _, w := range ways {
+		for name := range w.buckets {
+			after[name] = nil
+		}
+	}
+	for name := range after {
+		for _, w := range ways {
+			b, changed := w.buckets[name]
+			possible := []*bucket{b}
+			if !changed {
+				possible = o.stored(name)
+			}
+			for _, b := range possible {
+				if !slices.ContainsFunc(after[name], b.equal) {
+					after[name] = append(after[name], b)
+				}
+			}
+		}
+	}
+	maps.Copy(o.buckets, after)
+}
+
+// decide applies one operation to the bucket as it is now, and says whether it
+// changed.
+func decide(op *logOp, b *bucket) (out outcome, changed bool) {
+	switch op.kind {
+	case take:
+		// "cost-exceeds-burst: could never pass"
+		if op.cost > b.set.smallest {
+			return fail(api.CostExceedsBurst), false
+		}
+		// "A take is charged to all of them or to none. A denial spends nothing
+		// and changes nothing."
+		if wait, binding := b.longest(op.cost); wait > 0 {
+			return outcome{verdict: denied, answer: b.describe(binding, op.cost)}, false
+		}
+		b.charge(op.cost)
+		a := b.describe(b.scarcest(), 0)
+		a.Allowed = true
+		return outcome{verdict: allowed, answer: a}, true
+	case peek: // "the bucket's state"; when a take of 1 would pass
+		return outcome{verdict: told, answer: b.describe(b.scarcest(), 1)}, false
+	case refund: // "give tokens back (never above the burst)"
+		var given []int64
+		for i, v := range b.levels {
+			l := &b.set.limits[i]
+			given = append(given, min(op.cost, l.burst-l.tokens(v)))
+			l.give(v, op.cost)
+			changed = changed || given[i] > 0
+		}
+		binding := b.scarcest()
+		a := b.describe(binding, 1)
+		a.Refunded = given[binding] // "tokens given back to the limit that binds"
+		return outcome{verdict: refunded, answer: a}, changed
+	default: // "forget the bucket"
+		return outcome{verdict: forgot}, true
+	}
+}

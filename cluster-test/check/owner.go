@@ -1,0 +1,247 @@
+package check
+
+import (
+	"cmp"
+	"container/heap"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// owners checks that every operation that was decided in a log is somebody's,
+// and every answered one in the log.
+//
+// Most places have the answer that names them. The others, and the resets, whose
+// answers name no place, are matched with requests of the same kind, policy,
+// key, cost and request id. A request explains one place at most, and only one
+// that can lie between its call and its return; a request whose outcome is
+// unknown may also explain none.
+func (c *checker) owners(places [][]*place) {
+	for _, shard := range places {
+		c.windows(shard)
+	}
+	c.atomics()
+	groups := map[string]*matching{}
+	group := func(signature string) *matching {
+		m := groups[signature]
+		if m == nil {
+			m = &matching{}
+			groups[signature] = m
+		}
+		return m
+	}
+	for _, shard := range places {
+		for _, p := range shard {
+			if ps := p.unowned(); ps != nil {
+				m := group(signPlaces(ps))
+				m.places = append(m.places, p)
+			}
+		}
+	}
+	for _, q := range c.requests() {
+		op := &c.h.Ops[q.ops[0]]
+		switch {
+		case op.Kind == peek || op.malformed() != "" || op.placed():
+		case op.Outcome == NotApplied:
+			// Only to tell what was not applied from what nobody asked for.
+			if m := groups[c.sign(q)]; m != nil {
+				m.refused = append(m.refused, q)
+			}
+		default:
+			m := group(c.sign(q))
+			m.requests = append(m.requests, q)
+		}
+	}
+	for _, signature := range slices.Sorted(maps.Keys(groups)) {
+		groups[signature].run(c)
+	}
+}
+
+// windows finds between which calls and returns each place of a shard was
+// appended: the places before it were appended after they were called, and
+// those behind it before they were answered.
+func (c *checker) windows(shard []*place) {
+	for _, p := range shard {
+		for _, at := range c.byPlace[commitKey{p.shard, p.index, p.offset}] {
+			if c.placed[at] == p {
+				p.late = min(p.late, c.h.Ops[at].Return)
+			}
+		}
+	}
+	early := int64(0)
+	for _, p := range shard {
+		if p.owner >= 0 && !c.h.Ops[p.owner].Answer.Duplicate {
+			early = max(early, c.h.Ops[p.owner].Call)
+		}
+		p.early = early
+	}
+	late := int64(Forever)
+	for _, p := range slices.Backward(shard) {
+		late = min(late, p.late)
+		p.late = late
+	}
+}
+
+// unowned returns what a request must explain that begins at p: p itself, or the
+// atomic group that it is the first of; or nil.
+func (p *place) unowned() []*place {
+	if !p.verdict.decided() || p.op.kind == peek {
+		return nil
+	}
+	ps := []*place{p}
+	if p.group != nil {
+		if ps = p.group; ps[0] != p {
+			return nil
+		}
+	}
+	for _, p := range ps {
+		if p.owner >= 0 || p.maybe {
+			return nil
+		}
+	}
+	return ps
+}
+
+// request is an operation of the history, or the operations of an atomic batch.
+type request struct {
+	ops       []int
+	call, ret int64
+	done      bool
+}
+
+func (c *checker) requests() (all []*request) {
+	atomic := map[int64]*request{}
+	for at := range c.h.Ops {
+		op := &c.h.Ops[at]
+		if q := atomic[op.Atomic]; op.Atomic != 0 && q != nil {
+			q.ops = append(q.ops, at)
+			continue
+		}
+		// "It may have been applied, once, at any time after Call."
+		q := &request{ops: []int{at}, call: op.Call, ret: Forever, done: op.Outcome == Done}
+		if q.done {
+			q.ret = op.Return
+		}
+		all = append(all, q)
+		if op.Atomic != 0 {
+			atomic[op.Atomic] = q
+		}
+	}
+	return all
+}
+
+// sign and signPlaces are what a request and the places that it explains have in
+// common.
+func (c *checker) sign(q *request) string {
+	var b strings.Builder
+	for _, at := range q.ops {
+		op := &c.h.Ops[at]
+		signOne(&b, op.Atomic != 0, op.Kind, op.Policy, op.Key, op.cost(), op.RequestID)
+	}
+	return b.String()
+}
+
+func signPlaces(ps []*place) string {
+	var b strings.Builder
+	for _, p := range ps {
+		signOne(&b, p.group != nil, p.op.kind, p.op.set.policy, p.op.key, p.op.cost, p.op.requestID)
+	}
+	return b.String()
+}
+
+func signOne(b *strings.Builder, atomic bool, kind, policy, key string, cost int64, id string) {
+	if strings.HasPrefix(policy, inlinePrefix) {
+		policy = "" // as a recorder may have it, see Op.is
+	}
+	fmt.Fprintf(b, "%v %s %q %q %d %q\n", atomic, kind, policy, key, cost, id)
+}
+
+// matching is the places and requests of one signature.
+type matching struct {
+	places   []*place
+	requests []*request
+	refused  []*request // surely not applied
+}
+
+// run matches as many places as can be. The places ascend in early and late, so
+// each request explains a run of them without a gap; hence it is best to give
+// each place, in order, the request whose time is over first.
+func (m *matching) run(c *checker) {
+	slices.SortStableFunc(m.places, func(a, b *place) int {
+		return cmp.Or(cmp.Compare(a.late, b.late), cmp.Compare(a.early, b.early))
+	})
+	slices.SortFunc(m.requests, func(a, b *request) int { return cmp.Compare(a.call, b.call) })
+	var open byReturn
+	next := 0
+	lost := func(q *request) {
+		if q.done {
+			c.report.add(LostReset, "%s was answered, and no log has it between its call and its return", c.h.Ops[q.ops[0]].describe(q.ops[0]))
+		}
+	}
+	for _, p := range m.places {
+		for next < len(m.requests) && m.requests[next].call <= p.late {
+			heap.Push(&open, m.requests[next])
+			next++
+		}
+		for len(open) > 0 && open[0].ret < p.early {
+			lost(heap.Pop(&open).(*request))
+		}
+		if len(open) == 0 {
+			m.unexplained(c, p)
+			continue
+		}
+		q := heap.Pop(&open).(*request)
+		p.owner = q.ops[0]
+		for i, member := range p.group {
+			member.owner = q.ops[i]
+		}
+	}
+	for _, q := range slices.Concat(open, m.requests[next:]) {
+		lost(q)
+	}
+}
+
+func (m *matching) unexplained(c *checker, p *place) {
+	for _, q := range m.refused {
+		if q.call <= p.late {
+			c.report.add(NotAppliedWas, "%s was told that it was not applied, and there is a %s", c.h.Ops[q.ops[0]].describe(q.ops[0]), p.describe())
+			return
+		}
+	}
+	c.report.add(Unasked, "nobody asked for the %s; %d requests of the kind have no answer", p.describe(), len(m.requests))
+}
+
+// byReturn is a heap of requests.
+type byReturn []*request
+
+func (h byReturn) Len() int           { return len(h) }
+func (h byReturn) Less(i, j int) bool { return h[i].ret < h[j].ret }
+func (h byReturn) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *byReturn) Push(q any)        { *h = append(*h, q.(*request)) }
+func (h *byReturn) Pop() any {
+	l := *h
+	q := l[len(l)-1]
+	*h = l[:len(l)-1]
+	return q
+}
+
+// atomics checks that what was asked as one atomic batch stands as one in the
+// log.
+func (c *checker) atomics() {
+	for _, q := range c.requests() {
+		if c.h.Ops[q.ops[0]].Atomic == 0 || !q.done {
+			continue
+		}
+		first := c.placed[q.ops[0]]
+		for i, at := range q.ops {
+			op, p := &c.h.Ops[at], c.placed[at]
+			if p == nil || first == nil || !op.placed() || op.Answer.Duplicate {
+				continue // told elsewhere, or decided in another group
+			}
+			if len(first.group) != len(q.ops) || first.group[i] != p {
+				c.report.add(OtherPlace, "%s is number %d of an atomic batch of %d, and stands at %s, while the first stands at %s", op.describe(at), i, len(q.ops), p, first)
+			}
+		}
+	}
+}

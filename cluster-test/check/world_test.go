@@ -1,0 +1,415 @@
+package check
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/rlstore/rlstore/api"
+	"github.com/rlstore/rlstore/fsm"
+	"github.com/rlstore/rlstore/policy"
+)
+
+// world makes histories and logs under random load, in virtual time: the
+// store's own state machines with callers, routers, lost answers, retries and
+// changes of leader around them, in one goroutine. What it makes is true, unless
+// a test breaks a machine.
+type world struct {
+	t   testing.TB
+	rnd *rand.Rand
+
+	now     int64 // ns on the recorder's clock
+	fast    int64 // by how many percent cluster time runs fast; 0 is right
+	h       History
+	shards  []*worldShard
+	catalog *fsm.Catalog
+	log0    []Entry              // the catalog's
+	views   []*fsm.CatalogView   // newest last
+	busy    []int64              // of each client: until when it waits for an answer
+	session map[int]*api.Session // of some clients and shards
+	ids     int
+	batches int64
+	pending []*sent
+}
+
+// worldShard is one group with its one machine: that replicas agree is a matter
+// of the replicas alone.
+type worldShard struct {
+	id      uint32
+	machine machine
+	index   uint64
+	term    uint64
+	lag     int64 // cluster time is behind the recorder's clock by this, ns
+	entries []Entry
+}
+
+// machine is a shard's state machine, right or broken.
+type machine interface {
+	Apply(index uint64, entry []byte) ([][]byte, error)
+}
+
+// rightMachine is the store's own.
+type rightMachine struct{ *fsm.Buckets }
+
+func (m rightMachine) Apply(index uint64, entry []byte) ([][]byte, error) {
+	a, err := m.Buckets.Apply(index, entry)
+	if err != nil {
+		return nil, err
+	}
+	return a.Replies, nil
+}
+
+// sent is a batch on its way to a shard's log.
+type sent struct {
+	shard  *worldShard
+	batch  api.Batch
+	sets   []*policy.Set
+	ops    []int // in the history
+	copies int   // times that it will be in the log; all but the last answer are lost
+	heard  bool  // the last answer arrives
+}
+
+func newWorld(t testing.TB, seed uint64, shards int, machineOf func(shard uint32) machine) *world {
+	w := &world{t: t, rnd: rand.New(rand.NewPCG(seed, 1)), now: int64(time.Second), catalog: fsm.NewCatalog(), busy: make([]int64, 12), session: map[int]*api.Session{}}
+	w.views = append(w.views, w.catalog.View())
+	m := api.EvenSlotMap(uint32(shards))
+	w.command(fsm.CatalogCommand{Init: &fsm.CatalogInit{ClusterID: "c", SlotMap: m}})
+	for id := uint32(1); id <= uint32(shards); id++ {
+		s := &worldShard{id: id, machine: machineOf(id), term: 1, index: 1}
+		w.shards = append(w.shards, s)
+		w.append(s, fsm.EncodeOwn(w.stamp(s), m.Version, m.Ranges))
+	}
+	w.edit("api", api.Limit{Name: "burst", Rate: 10, Per: api.Duration(time.Second), Burst: 10})
+	w.edit("two", api.Limit{Name: "a", Rate: 3, Per: api.Duration(time.Second), Burst: 5}, api.Limit{Name: "b", Rate: 7, Per: api.Duration(7 * time.Second / 2), Burst: 6})
+	w.edit("slow", api.Limit{Name: "daily", Rate: 100, Per: api.Duration(24 * time.Hour), Burst: 30})
+	return w
+}
+
+// rightWorld has no fault.
+func rightWorld(t testing.TB, seed uint64, shards int) *world {
+	return newWorld(t, seed, shards, func(shard uint32) machine { return rightMachine{fsm.NewBuckets(shard)} })
+}
+
+func (w *world) stamp(s *worldShard) uint64 {
+	return uint64((w.now - s.lag) * (100 + w.fast) / 100)
+}
+
+// command applies one to the catalog.
+func (w *world) command(cmd fsm.CatalogCommand) *fsm.CatalogResult {
+	e, err := fsm.EncodeCatalog(uint64(w.now), cmd)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	index := uint64(len(w.log0)*2 + 2)
+	res, err := w.catalog.Apply(index, e)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.log0 = append(w.log0, Entry{Group: 0, Index: index, Term: 1, Data: e})
+	w.views = append(w.views, w.catalog.View())
+	return res
+}
+
+// edit stores a policy, and now and then nobody hears of it.
+func (w *world) edit(name string, limits ...api.Limit) {
+	for i := range limits {
+		limits[i].Algorithm = "token_bucket"
+	}
+	doc := api.Policy{Name: name, Limits: limits, Mode: "strict", OnUnavailable: "closed", Enforcement: "enforce"}
+	e := Edit{Name: name, Call: w.now, Outcome: Done}
+	w.pass(2)
+	res := w.command(fsm.CatalogCommand{PutPolicy: &fsm.PutPolicy{Policy: doc}})
+	w.pass(2)
+	e.Return, e.Policy = w.now, res.Policy
+	if w.chance(10) {
+		e.Return, e.Policy, e.Outcome = Forever, nil, Unknown
+	}
+	w.h.Edits = append(w.h.Edits, e)
+}
+
+func (w *world) remove(name string) {
+	call := w.now
+	w.pass(2)
+	res := w.command(fsm.CatalogCommand{DeletePolicy: &fsm.DeletePolicy{Name: name}})
+	w.pass(2)
+	if res.Err == nil {
+		w.h.Edits = append(w.h.Edits, Edit{Name: name, Call: call, Return: w.now, Outcome: Done, Deletion: true})
+	}
+}
+
+// append puts an entry into a shard's log and applies it.
+func (w *world) append(s *worldShard, e []byte) [][]byte {
+	s.index += 2 // what raft puts there itself is no command
+	s.entries = append(s.entries, Entry{Group: s.id, Index: s.index, Term: s.term, Data: e})
+	replies, err := s.machine.Apply(s.index, e)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return replies
+}
+
+func (w *world) chance(percent int) bool { return w.rnd.IntN(100) < percent }
+
+// pass lets up to ms milliseconds pass.
+func (w *world) pass(ms int) { w.now += 1 + w.rnd.Int64N(int64(ms)*1e6) }
+
+// run makes a history of so many steps, and then an end at which nothing is on
+// its way.
+func (w *world) run(steps int) *world {
+	for range steps {
+		w.step()
+	}
+	w.drain()
+	return w
+}
+
+// drain has everything that is on its way arrive.
+func (w *world) drain() {
+	for len(w.pending) > 0 {
+		w.seal(w.pending[0].shard, 100)
+	}
+}
+
+func (w *world) step() {
+	w.pass(20)
+	switch n := w.rnd.IntN(1000); {
+	case n < 600:
+		w.ask()
+	case n < 950:
+		if len(w.pending) > 0 {
+			w.seal(w.pending[w.rnd.IntN(len(w.pending))].shard, 80)
+		}
+	case n < 965:
+		s := w.shards[w.rnd.IntN(len(w.shards))]
+		w.append(s, fsm.EncodeTick(w.stamp(s)))
+	case n < 980: // another leads, and what passed since the last stamp is lost in part
+		s := w.shards[w.rnd.IntN(len(w.shards))]
+		s.term++
+		s.lag += w.rnd.Int64N(1e8)
+	case n < 994:
+		rate, burst := w.rnd.Int64N(20)+1, w.rnd.Int64N(15)+3
+		switch w.rnd.IntN(4) {
+		case 0:
+			w.edit("api", api.Limit{Name: "burst", Rate: rate, Per: api.Duration(time.Second), Burst: burst})
+		case 1:
+			w.edit("two", api.Limit{Name: "a", Rate: rate, Per: api.Duration(time.Second), Burst: burst}, api.Limit{Name: "c", Rate: 2, Per: api.Duration(time.Second), Burst: burst})
+		case 2:
+			w.edit("two", api.Limit{Name: "b", Rate: rate, Per: api.Duration(3 * time.Second), Burst: burst})
+		default:
+			w.remove("slow")
+			w.edit("slow", api.Limit{Name: "daily", Rate: 100, Per: api.Duration(24 * time.Hour), Burst: burst})
+		}
+	case n < 998:
+		w.now += int64(w.rnd.IntN(5000)) * 1e6
+	default: // beyond what is remembered, when nobody repeats anything
+		w.drain()
+		w.now += int64(time.Duration(w.rnd.IntN(12)) * time.Minute)
+	}
+}
+
+// ask has an idle client ask for something.
+func (w *world) ask() {
+	client := w.rnd.IntN(len(w.busy))
+	if w.busy[client] > w.now {
+		return
+	}
+	view := w.views[len(w.views)-1]
+	if w.chance(5) { // a router that is behind
+		view = w.views[max(0, len(w.views)-1-w.rnd.IntN(3))]
+	}
+	tag := fmt.Sprint("{", w.rnd.IntN(6), "}")
+	b := &sent{shard: w.shards[view.Route(api.Slot(tag))-1], copies: 1, heard: true}
+	n, atomic := 1, w.chance(10)
+	if atomic {
+		n = 2 + w.rnd.IntN(3)
+		w.batches++
+		b.batch.Atomic = true
+	}
+	for range n {
+		w.add(b, view, client, tag, atomic)
+	}
+	if len(b.ops) == 0 {
+		return
+	}
+	safe := w.h.Ops[b.ops[0]].RequestID != ""
+	if !atomic && !safe && client < 6 && w.h.Ops[b.ops[0]].Kind == take { // through the Go client
+		at := client*100 + int(b.shard.id)
+		if w.session[at] == nil || w.chance(2) {
+			w.session[at] = &api.Session{ID: [16]byte{byte(w.rnd.Uint32()), byte(at), byte(w.rnd.Uint32()), byte(w.rnd.Uint32())}}
+		}
+		w.session[at].Acked = w.session[at].Seq
+		w.session[at].Seq++
+		b.batch.Session = *w.session[at]
+		safe = true
+	}
+	w.busy[client] = Forever
+	switch n := w.rnd.IntN(100); {
+	case n < 4:
+		w.fails(b, NotApplied, api.NoLeader)
+		return
+	case n < 7:
+		w.fails(b, Unknown, api.OutcomeUnknown)
+		return
+	case n < 12:
+		b.heard = false
+	case n < 25 && safe:
+		b.copies = 2 + w.rnd.IntN(2)
+	}
+	w.pending = append(w.pending, b)
+}
+
+// add adds an operation to a batch.
+func (w *world) add(b *sent, view *fsm.CatalogView, client int, tag string, atomic bool) {
+	names := []string{"api", "two", "slow"}
+	op := Op{Client: client, Call: w.now, Kind: take, Policy: names[w.rnd.IntN(3)], Key: fmt.Sprint(tag, w.rnd.IntN(3)), Cost: 1 + w.rnd.Int64N(4)}
+	if atomic {
+		op.Atomic = w.batches
+	} else {
+		switch n := w.rnd.IntN(100); {
+		case n < 15:
+			op.Kind, op.Cost = peek, 0
+		case n < 25:
+			op.Kind = refund
+		case n < 28:
+			op.Kind, op.Cost = reset, 0
+		}
+		if w.chance(2) {
+			op.Cost *= 5
+		}
+	}
+	withID := w.chance(25)
+	if atomic && b.batch.N > 0 { // all of them or none, or the batch could not be sent again
+		withID = w.h.Ops[b.ops[0]].RequestID != ""
+	}
+	if withID && (op.Kind == take || op.Kind == refund) {
+		w.ids++
+		op.RequestID = fmt.Sprint("id", w.ids)
+		if !atomic && w.chance(10) { // somebody else asks the same under the same id
+			for i := len(w.h.Ops) - 1; i >= max(0, len(w.h.Ops)-40); i-- {
+				if o := &w.h.Ops[i]; o.RequestID != "" && o.Atomic == 0 && view.Route(api.Slot(o.Key)) == b.shard.id {
+					op.Kind, op.Policy, op.Key, op.Cost, op.RequestID = o.Kind, o.Policy, o.Key, o.Cost, o.RequestID
+					break
+				}
+			}
+		}
+	}
+	set, ok := view.Policy(op.Policy)
+	if !ok {
+		if atomic {
+			return
+		}
+		set = policy.Unknown(op.Policy)
+	}
+	at := b.batch.Ref(op.Policy)
+	if at == len(b.sets) {
+		b.sets = append(b.sets, set)
+	}
+	b.batch.Add(api.Op{Kind: api.Kind(slices.Index(kinds[:], op.Kind)), Policy: at, Cost: op.Cost, Key: op.Key, RequestID: op.RequestID})
+	b.ops = append(b.ops, len(w.h.Ops))
+	w.h.Ops = append(w.h.Ops, op)
+}
+
+// fails answers a batch without an answer.
+func (w *world) fails(b *sent, o Outcome, code api.Code) {
+	back := w.now + w.rnd.Int64N(5e6)
+	for _, at := range b.ops {
+		op := &w.h.Ops[at]
+		op.Outcome, op.Code, op.Return = o, code, back
+		if o == Unknown {
+			op.Return = Forever
+		}
+		w.busy[op.Client] = back + 1
+	}
+}
+
+// seal puts batches of a shard, each with this chance, into one entry.
+func (w *world) seal(s *worldShard, percent int) {
+	var e fsm.EntryWriter
+	var sealed []*sent
+	w.pending = slices.DeleteFunc(w.pending, func(b *sent) bool {
+		if b.shard != s || !w.chance(percent) {
+			return false
+		}
+		e.Add(&b.batch, b.sets)
+		sealed = append(sealed, b)
+		return true
+	})
+	if len(sealed) == 0 {
+		return
+	}
+	entry := e.Seal(w.stamp(s))
+	for i, reply := range w.append(s, entry) {
+		b := sealed[i]
+		if b.copies--; b.copies > 0 {
+			w.pending = append(w.pending, b)
+		} else if b.heard {
+			w.answer(b, reply)
+		} else {
+			w.fails(b, Unknown, api.OutcomeUnknown)
+		}
+	}
+}
+
+// answer tells the callers of a batch what the machine said.
+func (w *world) answer(b *sent, encoded []byte) {
+	reply, err := api.DecodeReply(encoded)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	back := w.now + w.rnd.Int64N(5e6)
+	var res api.Result
+	for _, at := range b.ops {
+		if ok, err := reply.Next(&res); err != nil || !ok {
+			w.t.Fatalf("no result for operation %d: %v", at, err)
+		}
+		op := &w.h.Ops[at]
+		w.busy[op.Client] = back + 1
+		op.Return = back
+		if res.Status == api.StatusError {
+			op.Outcome, op.Code = NotApplied, res.Code
+			continue
+		}
+		op.Outcome = Done
+		op.Answer = &Answer{Allowed: res.Status == api.StatusAllowed, Refunded: res.Refunded, Duplicate: res.Duplicate}
+		if res.Status == api.StatusReset {
+			continue
+		}
+		commit, set := res.Commit, &reply.Sets[res.Set]
+		op.Answer.Commit, op.Answer.Revision = &commit, set.Revision
+		for i, v := range res.Limits {
+			op.Answer.Limits = append(op.Answer.Limits, api.LimitState{
+				Name: set.Limits[i].Name, Limit: set.Limits[i].Burst, Remaining: v.Remaining,
+				RetryAfterMS: int64(v.RetryAfter+999) / 1000, ResetAfterMS: int64(v.ResetAfter+999) / 1000,
+			})
+		}
+		op.Answer.bind(res.Binding)
+		if len(res.Limits) == 1 && op.Kind != peek {
+			op.Answer.Limits = nil
+		}
+	}
+}
+
+// input is what the world has recorded: three nodes, of which one restarted now
+// and then and one came late.
+func (w *world) input() Input {
+	var all []Entry
+	all = append(all, w.log0...)
+	for _, s := range w.shards {
+		all = append(all, s.entries...)
+	}
+	again := slices.Clone(all)
+	for i := len(w.log0); i > 0; i-- {
+		again = append(again, w.log0[i-1:]...)
+	}
+	again = append(again, w.shards[0].entries[len(w.shards[0].entries)/2:]...)
+	return Input{
+		History: &w.h,
+		Replicas: []*Replica{
+			{Node: "n1", Entries: all},
+			{Node: "n2", Entries: again},
+			{Node: "n3", Entries: w.shards[0].entries[len(w.shards[0].entries)/3:]},
+		},
+	}
+}
