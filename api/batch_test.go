@@ -158,51 +158,6 @@ func TestReplyRoundTrip(t *testing.T) {
 	}
 }
 
-func FuzzDecodeBatch(f *testing.F) {
-	r := rand.New(rand.NewPCG(1, 2))
-	for range 20 {
-		b, _ := sampleBatch(r)
-		f.Add(AppendBatch(nil, b))
-	}
-	f.Fuzz(func(t *testing.T, body []byte) {
-		b, err := DecodeBatch(body)
-		if err != nil {
-			if AsProblem(err).Code != InvalidRequest {
-				t.Fatalf("%v is not an invalid request", err)
-			}
-			return
-		}
-		again, err := DecodeBatch(AppendBatch(nil, b))
-		if err != nil || !reflect.DeepEqual(again, b) {
-			t.Fatalf("an accepted batch does not survive its encoding: %v", err)
-		}
-	})
-}
-
-func FuzzDecodeReply(f *testing.F) {
-	set := AppendSetInfo(nil, &SetInfo{Policy: "p", Limits: []LimitInfo{{Name: "l", Rate: 1, Per: 1, Burst: 1}}})
-	b := BeginReply(nil, 2, Commit{Shard: 1})
-	b = AppendResult(b, &Result{Status: StatusAllowed, Limits: []LimitValues{{1, 2, 3}}})
-	b = AppendResult(b, &Result{Status: StatusError, Code: NoLeader, Detail: "x"})
-	f.Add(FinishReply(b, 0, [][]byte{set}))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		r, err := DecodeReply(b)
-		if err != nil {
-			return
-		}
-		var res Result
-		for n := 0; ; n++ {
-			ok, err := r.Next(&res)
-			if err != nil || !ok {
-				return
-			}
-			if n >= MaxBatch {
-				t.Fatal("more results than a batch may hold")
-			}
-		}
-	})
-}
-
 func BenchmarkDecodeBatch(b *testing.B) {
 	batch := &Batch{}
 	for range 1000 {

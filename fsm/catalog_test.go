@@ -2,7 +2,6 @@ package fsm
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -432,33 +431,4 @@ func TestABadCatalogSnapshotChangesNothing(t *testing.T) {
 			}
 		})
 	}
-}
-
-// FuzzCatalogEntry checks that no entry, however made, panics, and that one
-// that halts the machine has no effect.
-func FuzzCatalogEntry(f *testing.F) {
-	_, entries := testLog(f)
-	for _, e := range entries {
-		f.Add(e[1], e[entryHeaderSize:])
-	}
-	f.Fuzz(func(t *testing.T, kind uint8, body []byte) {
-		c, log := testLog(t)
-		index := uint64(len(log))
-		before := catalogBytes(t, c)
-		if _, err := NewCatalog().Apply(1, body); err == nil && binary.LittleEndian.Uint32(body[4:]) != entryCRC(body) {
-			t.Fatal("a bad checksum is applied")
-		}
-		res, err := c.Apply(index+1, sealed(entryVersion, kind, string(body)))
-		if err != nil {
-			if err := c.Restore(bytes.NewReader(before)); err != nil {
-				t.Fatal(err)
-			}
-		} else if res.Err == nil && !res.Unchanged && c.View().Index != index+1 {
-			t.Fatalf("%+v, but the last change is of index %d", res, c.View().Index)
-		}
-		after := catalogBytes(t, c)
-		if !bytes.Equal(catalogBytes(t, restoredCatalog(t, after)), after) {
-			t.Fatal("the state does not survive a snapshot")
-		}
-	})
 }

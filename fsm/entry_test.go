@@ -167,31 +167,3 @@ func TestNumbersOutOfBoundsFailTheOperationOnly(t *testing.T) {
 		t.Fatalf("%d buckets were made", n)
 	}
 }
-
-// FuzzEntry gives a fresh machine a body under a right header: it may refuse
-// it, but must not panic, and what it makes of it must survive a restart.
-func FuzzEntry(f *testing.F) {
-	log := newLogMaker(1, 5)
-	for range 30 {
-		e := log.entry()
-		f.Add(e[1], e[entryHeaderSize:])
-	}
-	f.Fuzz(func(t *testing.T, kind uint8, body []byte) {
-		r := newRig(t)
-		a, err := r.m.Apply(2, bodyEntry(kind, body))
-		if err != nil {
-			return
-		}
-		for _, reply := range a.Replies {
-			decodeReply(t, reply)
-		}
-		file := takeSnapshot(t, r.m)
-		m := NewBuckets(testShard)
-		if err := m.Restore(bytes.NewReader(file)); err != nil {
-			t.Fatalf("its own snapshot does not restore: %v", err)
-		}
-		if !bytes.Equal(file, takeSnapshot(t, m)) {
-			t.Fatal("a restored machine differs")
-		}
-	})
-}

@@ -360,29 +360,6 @@ func TestNames(t *testing.T) {
 	}
 }
 
-func FuzzParse(f *testing.F) {
-	f.Add([]byte("name: api\nlimits:\n  - {name: burst, rate: 100, per: 1s, burst: 200}\nmode: strict\n"), "api")
-	f.Add([]byte(`{"name":"a","limits":[{"rate":5,"per":"1m"},{"rate":1,"per":"24h"}],"revision":4}`), "")
-	f.Add([]byte("limits: &a [*a]\n---\n<<: !!x 1\n"), "x")
-	f.Add([]byte("%TAG ! tag:x,2000:\n--- !t\nname: \"\\u0041\"\n"), "")
-	f.Fuzz(func(t *testing.T, doc []byte, name string) {
-		p, errs := Parse(doc, name)
-		_, _ = ParseAll(doc)
-		_, _ = ParseInline(doc)
-		for _, e := range errs {
-			if e.Message == "" || e.Line < 0 || e.Line > 2+len(doc) {
-				t.Errorf("%+v", e)
-			}
-		}
-		if len(errs) == 0 {
-			if CheckName(p.Name) != nil || len(p.Limits) == 0 || p.Revision != 0 {
-				t.Errorf("accepted as %+v", p)
-			}
-			reparse(t, p)
-		}
-	})
-}
-
 // TestLinesOfErrorsAreLinesOfTheDocument: an editor is to jump there.
 func TestLinesOfErrorsAreLinesOfTheDocument(t *testing.T) {
 	for doc, want := range map[string]int{

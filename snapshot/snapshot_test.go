@@ -266,25 +266,6 @@ func TestGarbageLengthDoesNotAllocate(t *testing.T) {
 	}
 }
 
-func FuzzReader(f *testing.F) {
-	f.Add(small(f))
-	f.Add(encode(f, Header{Kind: KindCatalog}))
-	f.Add([]byte(magic))
-	f.Fuzz(func(t *testing.T, file []byte) {
-		h, records, err := decode(bytes.NewReader(file))
-		if err != nil {
-			if !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrVersion) {
-				t.Fatalf("error %v is neither", err)
-			}
-			return
-		}
-		// The format is canonical: what reads, writes back to the same bytes.
-		if !bytes.Equal(encode(t, h, records...), file) {
-			t.Error("reads, but not back to the same bytes")
-		}
-	})
-}
-
 func BenchmarkWriter(b *testing.B) {
 	payload := make([]byte, 128)
 	w, err := NewWriter(io.Discard, testHeader)
