@@ -3,7 +3,6 @@ package httpapi
 import (
 	"bufio"
 	"bytes"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -331,56 +330,5 @@ func TestOnlyWhatIsNoRequestIsAnsweredBelowTheAPI(t *testing.T) {
 				t.Errorf("%s %v", r.Status, r.Header)
 			}
 		})
-	}
-}
-
-func FuzzJSONBodies(f *testing.F) {
-	w := newWorld(f)
-	paths := []string{"/v1/take", "/v1/take/batch", "/v1/peek", "/v1/peek?consistency=stale", "/v1/refund", "/v1/reset", "/v1/take?deny_status=429"}
-	for i, s := range []string{
-		`{"policy":"api","key":"k","cost":1,"request_id":"a","max_wait_ms":0}`,
-		`{"atomic":true,"requests":[{"policy":"api","key":"{a}b"},{"policy":"two","key":"{a}c","cost":3}]}`,
-		`{"limits":[{"name":"b","rate":1,"per":"1s"}],"key":"\ud83d\ude00"}`,
-		`{"policy":null}`, `[[[[`, `{"key":"\ud800`, `{"a":{"b":[1,2.5e3,true,null,"x"]}}`, "", `"`, `{"":1}`,
-	} {
-		f.Add(uint8(i), []byte(s))
-	}
-	f.Fuzz(func(t *testing.T, path uint8, body []byte) {
-		p := paths[int(path)%len(paths)]
-		noServerError(t, w, p, api.MediaJSON, body)
-	})
-}
-
-func FuzzBinaryBodies(f *testing.F) {
-	w := newWorld(f)
-	paths := []string{"/v1/take", "/v1/take/batch", "/v1/peek", "/v1/refund", "/v1/reset"}
-	b := &api.Batch{Atomic: true, Session: api.Session{ID: [16]byte{1}, Seq: 2, Acked: 1}}
-	b.Policies = append(b.Policies, api.PolicyRef{Inline: []byte(`[{"name":"b","rate":1,"per":"1s"}]`)})
-	for _, k := range []api.Kind{api.Take, api.Peek, api.Refund, api.Reset} {
-		op := api.Op{Kind: k, Policy: b.Ref("two"), Cost: 1, Key: fmt.Sprint("k", k)}
-		if k == api.Take || k == api.Refund {
-			op.RequestID = fmt.Sprint("id", k)
-		}
-		b.Add(op)
-		one := &api.Batch{Policies: b.Policies, N: 1, Ops: api.AppendOp(nil, op)}
-		f.Add(uint8(k), api.AppendBatch(nil, one))
-	}
-	f.Add(uint8(1), api.AppendBatch(nil, b))
-	b.Atomic = false
-	f.Add(uint8(1), api.AppendBatch(nil, b))
-	f.Fuzz(func(t *testing.T, path uint8, body []byte) {
-		noServerError(t, w, paths[int(path)%len(paths)], api.MediaBatch, body)
-	})
-}
-
-// noServerError posts a body to an edge over true state machines, where an
-// entry that would halt a replica fails the test as well.
-func noServerError(t *testing.T, w *world, path, media string, body []byte) {
-	req := httptest.NewRequest("POST", path, bytes.NewReader(body))
-	req.Header.Set("Content-Type", media)
-	rec := httptest.NewRecorder()
-	w.edge.ServeHTTP(rec, req)
-	if rec.Code >= 500 {
-		t.Errorf("%s %q: %d %s", path, body, rec.Code, rec.Body)
 	}
 }

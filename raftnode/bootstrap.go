@@ -50,11 +50,41 @@ func (p *plan) has(id string) bool {
 	return false
 }
 
+// check says what is wrong with a plan that comes from a peer or a disk.
+func (p *plan) check() error {
+	if len(p.Members) == 0 {
+		return errors.New("a plan without members")
+	}
+	return checkCluster(p.ClusterID, p.Shards, p.Members)
+}
+
 // joinAnswer tells a node that knocks what it would join.
 type joinAnswer struct {
 	ClusterID string   `json:"cluster_id"`
 	Shards    int      `json:"shards"`
 	Members   []Member `json:"members"`
+}
+
+// checkCluster says what no cluster can be: a node that believed it would open
+// as many groups as it is told, and keep an identity that it can't read again.
+func checkCluster(id string, shards int, members []Member) error {
+	if b, err := hex.DecodeString(id); err != nil || len(b) != len(Identity{}.ClusterID) {
+		return fmt.Errorf("%.40q is not a cluster's id", id)
+	}
+	if shards < 1 || shards > api.Slots {
+		return fmt.Errorf("%d shards; a cluster has 1 to %d", shards, api.Slots)
+	}
+	seen := map[string]bool{}
+	for _, m := range members {
+		if m.ID == "" || len(m.ID) > maxNodeID || m.Raft == "" {
+			return fmt.Errorf("%.40q at %.40q is not a member", m.ID, m.Raft)
+		}
+		if seen[m.ID] {
+			return fmt.Errorf("the member %s is there twice", m.ID)
+		}
+		seen[m.ID] = true
+	}
+	return nil
 }
 
 const bootstrapEvery = 250 * time.Millisecond
@@ -231,6 +261,9 @@ func (n *Node) drive(ctx context.Context, p *plan) error {
 
 // prepare accepts a plan, on disk, if this node is free for it.
 func (n *Node) prepare(p *plan) error {
+	if err := p.check(); err != nil {
+		return api.NewProblem(api.InvalidRequest, "the plan can't be carried out: %v", err)
+	}
 	if !p.has(n.cfg.NodeID) {
 		return api.NewProblem(api.InvalidRequest, "the plan does not hold node %s", n.cfg.NodeID)
 	}
@@ -249,7 +282,8 @@ func (n *Node) prepare(p *plan) error {
 	return n.keep(next)
 }
 
-// start turns an accepted plan into the node's cluster; form sees it.
+// start turns the accepted plan, which p names, into the node's cluster; form
+// sees it. What the rest of p says does not count: all have the same on disk.
 func (n *Node) start(p *plan) error {
 	n.idMu.Lock()
 	defer n.idMu.Unlock()
@@ -259,12 +293,12 @@ func (n *Node) start(p *plan) error {
 	if n.id.Bootstrap == nil || n.id.Bootstrap.ClusterID != p.ClusterID {
 		return api.NewProblem(api.InvalidRequest, "node %s has not accepted this plan", n.cfg.NodeID)
 	}
-	next := n.id
-	next.ClusterID, next.Shards, next.Members = p.ClusterID, p.Shards, p.Members
+	next, accepted := n.id, n.id.Bootstrap
+	next.ClusterID, next.Shards, next.Members = accepted.ClusterID, accepted.Shards, accepted.Members
 	if err := n.keep(next); err != nil {
 		return err
 	}
-	n.peers.learn(p.Members)
+	n.peers.learn(accepted.Members)
 	return nil
 }
 
@@ -276,6 +310,9 @@ func (n *Node) enter(ctx context.Context, addr string) error {
 	var a joinAnswer
 	if err := n.call(ctx, addr, methodJoin, n.self(), &a); err != nil {
 		return fmt.Errorf("join the cluster of %s: %w", addr, err)
+	}
+	if err := checkCluster(a.ClusterID, a.Shards, a.Members); err != nil {
+		return fmt.Errorf("join the cluster of %s: it answers with %w", addr, err)
 	}
 	n.idMu.Lock()
 	pending := n.id.Bootstrap

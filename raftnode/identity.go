@@ -3,6 +3,7 @@ package raftnode
 import (
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path/filepath"
 )
@@ -42,11 +43,45 @@ func readIdentity(d Disk, path string) (id identity, err error) {
 	if b == nil {
 		return identity{Format: dataFormat}, nil
 	}
-	if err := json.Unmarshal(b, &id); err != nil {
+	id, err = decodeIdentity(b)
+	var format formatError
+	switch {
+	case errors.As(err, &format):
+		return id, fmt.Errorf("the data folder %s has format %d, and this version reads format %d only; use the rlstore version that wrote it", path, format, dataFormat)
+	case err != nil:
 		return id, fmt.Errorf("%s is damaged: %w; restore it, or start with an empty folder under a new --node-id", filepath.Join(path, "node.json"), err)
 	}
-	if id.Format != dataFormat {
-		return id, fmt.Errorf("the data folder %s has format %d, and this version reads format %d only; use the rlstore version that wrote it", path, id.Format, dataFormat)
+	return id, nil
+}
+
+// formatError is the version of a layout that this build does not know.
+type formatError int
+
+func (f formatError) Error() string { return fmt.Sprintf("format %d", int(f)) }
+
+// decodeIdentity reads node.json. What it accepts can be worked with: an
+// identity that is damaged must stop the start, and not the node later on.
+func decodeIdentity(b []byte) (id identity, err error) {
+	if err := json.Unmarshal(b, &id); err != nil {
+		return id, err
+	}
+	switch {
+	case id.Format != dataFormat:
+		return id, formatError(id.Format)
+	case id.NodeID == "" || len(id.NodeID) > maxNodeID:
+		return id, fmt.Errorf("%.40q is not a node's id", id.NodeID)
+	case id.Complete && id.ClusterID == "":
+		return id, errors.New("it has groups, but no cluster")
+	}
+	if id.ClusterID != "" {
+		if err := checkCluster(id.ClusterID, id.Shards, id.Members); err != nil {
+			return id, err
+		}
+	}
+	if id.Bootstrap != nil {
+		if err := id.Bootstrap.check(); err != nil {
+			return id, fmt.Errorf("the accepted start of a cluster is wrong: %w", err)
+		}
 	}
 	return id, nil
 }

@@ -395,34 +395,3 @@ func TestRaftTransportsRunOverTheMux(t *testing.T) {
 		t.Errorf("%d connections for RPCs one after the other", n)
 	}
 }
-
-func FuzzHello(f *testing.F) {
-	f.Add(hello{protocol: protocolRaft, group: 7, from: Identity{ClusterID: [16]byte{1}, NodeID: "n1"}}.append(nil))
-	f.Add(hello{protocol: protocolCalls, from: Identity{NodeID: strings.Repeat("x", maxNodeID)}}.append(nil))
-	f.Add([]byte("GET / HTTP/1.1\r\n\r\n"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		r := bytes.NewReader(b)
-		h, err := readHello(r)
-		if err != nil {
-			return
-		}
-		read := len(b) - r.Len()
-		again, err := readHello(bytes.NewReader(h.append(nil)))
-		if err != nil || again != h {
-			t.Fatalf("%+v came back as %+v, %v", h, again, err)
-		}
-		if len(h.from.NodeID) > maxNodeID || read > len(h.append(nil))+1 {
-			t.Fatalf("read %d bytes for %+v", read, h)
-		}
-	})
-}
-
-func FuzzWelcome(f *testing.F) {
-	f.Add(appendWelcome(nil, welcomeNoGroup, "does not know group 3 yet"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		status, message, err := readWelcome(bytes.NewReader(b))
-		if err == nil && (status >= welcomeStatuses || strings.ContainsAny(message, "\n\x1b")) {
-			t.Fatalf("status %d, %q", status, message)
-		}
-	})
-}

@@ -414,6 +414,16 @@ func TestDataFolderOfSomebodyElse(t *testing.T) {
 	try(cfg, "format 9")
 	write(string(b[:len(b)/2]))
 	try(cfg, "damaged")
+	for _, torn := range []string{
+		`{"format": 1}`,
+		`{"format": 1, "node_id": "n1", "complete": true}`,
+		`{"format": 1, "node_id": "n1", "cluster_id": "0123", "shards": 2}`,
+		`{"format": 1, "node_id": "n1", "cluster_id": "` + strings.Repeat("ab", 16) + `", "shards": 1000000000}`,
+		`{"format": 1, "node_id": "n1", "bootstrap": {}}`,
+	} {
+		write(torn)
+		try(cfg, "node.json is damaged")
+	}
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
 	}

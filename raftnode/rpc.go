@@ -487,7 +487,8 @@ func result(addr string, f frame) callResult {
 		return callResult{err: api.NewProblem(api.Overloaded, "the node at %s has too many calls under way", addr)}
 	case replyProblem:
 		p := problemFrame{Problem: new(api.Problem)}
-		if err := json.Unmarshal(f.payload, &p); err == nil {
+		// A problem that does not say what became of the call says too little.
+		if err := json.Unmarshal(f.payload, &p); err == nil && (p.Outcome == api.NotApplied || p.Outcome == api.Unknown) {
 			p.RetryAfter = time.Duration(p.RetryAfterNS)
 			return callResult{err: p.Problem}
 		}

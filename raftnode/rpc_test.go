@@ -1,10 +1,8 @@
 package raftnode
 
 import (
-	"bufio"
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -375,26 +373,6 @@ func TestCloseEndsCallsBothWays(t *testing.T) {
 	if _, err := a.Call(t.Context(), b.addr, 1, nil); !errors.Is(err, ErrNotSent) {
 		t.Errorf("a call from a closed node: %v", err)
 	}
-}
-
-func FuzzFrame(f *testing.F) {
-	f.Add(frame{id: 1, method: 3, payload: []byte("hello")}.append(nil))
-	f.Add(frame{id: 1<<64 - 1, method: 3 | replyBit, status: replyProblem}.append(nil))
-	f.Add(binary.BigEndian.AppendUint32(nil, maxFrame))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		r := bufio.NewReader(bytes.NewReader(b))
-		for {
-			got, err := readFrame(r)
-			if err != nil {
-				return
-			}
-			again, err := readFrame(bufio.NewReader(bytes.NewReader(got.append(nil))))
-			if err != nil || again.id != got.id || again.method != got.method || again.status != got.status || !bytes.Equal(again.payload, got.payload) {
-				t.Fatalf("%+v came back as %+v, %v", got, again, err)
-			}
-			result("peer", got)
-		}
-	})
 }
 
 func BenchmarkCall(b *testing.B) {

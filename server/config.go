@@ -121,7 +121,7 @@ func (c Config) NewLogger(w io.Writer) *slog.Logger {
 func (c Config) Validate() error {
 	var errs []error
 	bad := func(name, format string, args ...any) {
-		errs = append(errs, fmt.Errorf(c.origins[name].label(name)+": "+format, args...))
+		errs = append(errs, fmt.Errorf("%s: %w", c.origins[name].label(name), fmt.Errorf(format, args...)))
 	}
 	check := func(name string, err error) {
 		if err != nil {

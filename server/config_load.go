@@ -154,6 +154,11 @@ func (c *Config) loadFile(path string) []error {
 	if err != nil {
 		return []error{fmt.Errorf("the configuration cannot be read: %w", err)}
 	}
+	return c.readYAML(path, text)
+}
+
+// readYAML stores the settings of a YAML text; path is for messages.
+func (c *Config) readYAML(path string, text []byte) []error {
 	dec := yaml.NewDecoder(bytes.NewReader(text))
 	var doc yaml.Node
 	if err := dec.Decode(&doc); errors.Is(err, io.EOF) {

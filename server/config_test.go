@@ -212,3 +212,14 @@ func TestTheLoggerHasTheConfiguredLevelAndFormat(t *testing.T) {
 		t.Fatalf("logged %s", s)
 	}
 }
+
+// TestAPlaceIsToldAsItIs: a file's name is no format.
+func TestAPlaceIsToldAsItIs(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "50%done.yaml")
+	if err := os.WriteFile(path, []byte("shards: 999\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(Sources{File: path}); err == nil || !strings.HasPrefix(err.Error(), path+":1: shards: ") {
+		t.Errorf("the error is %q", err)
+	}
+}
