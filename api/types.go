@@ -9,6 +9,7 @@ const (
 	MaxKey       = 512       // bytes of a key, at least 1
 	MaxCost      = 1<<31 - 1 // tokens
 	MaxRequestID = 64        // bytes of a request id
+	MaxNodeID    = 64        // bytes of a node id
 	MaxBatch     = 10_000    // requests of one batch
 	MaxBody      = 4 << 20   // bytes of an HTTP body
 )
@@ -34,6 +35,20 @@ func CheckRequestID(id string) error {
 func CheckCost(cost int64) error {
 	if cost < 1 || cost > MaxCost {
 		return NewProblem(InvalidRequest, "the cost is %d; it needs to be 1 to %d", cost, MaxCost)
+	}
+	return nil
+}
+
+// CheckNodeID says what is wrong with a node's id, or returns nil. Ids are kept
+// to what can stand in a file name, a path, a metric's label and a log line
+// without quoting.
+func CheckNodeID(id string) error {
+	ok := len(id) >= 1 && len(id) <= MaxNodeID
+	for _, r := range id {
+		ok = ok && (r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '_' || r == '-')
+	}
+	if !ok {
+		return NewProblem(InvalidRequest, "%.80q is not a node id: 1 to %d of A-Z, a-z, 0-9, dot, underscore and hyphen", id, MaxNodeID)
 	}
 	return nil
 }

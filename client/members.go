@@ -29,3 +29,16 @@ func (c *Client) Transfer(ctx context.Context, shard uint32, to string) (leader 
 	})
 	return answer.Leader, err
 }
+
+// RemoveMember takes a node out of the cluster for good: its id may not come
+// back. It returns the cluster without it.
+func (c *Client) RemoveMember(ctx context.Context, id string) (api.Cluster, error) {
+	var cluster api.Cluster
+	if err := api.CheckNodeID(id); err != nil {
+		return cluster, refuseLocally(err)
+	}
+	_, err := c.ask(ctx, &exchange{
+		method: http.MethodDelete, path: "/v1/cluster/members/" + id, within: changeTimeout, answer: &cluster,
+	})
+	return cluster, err
+}

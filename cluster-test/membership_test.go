@@ -2,8 +2,11 @@ package clustertest
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -67,29 +70,7 @@ func TestAFourthNodeJoinsAndVotesInEveryGroup(t *testing.T) {
 	c.nodes = append(c.nodes, fourth)
 	fourth.start(t)
 	fourth.waitReady(t)
-	eventually(t, "the fourth node is a voter of every group", func() error {
-		for _, n := range c.nodes {
-			s, err := n.status()
-			if err != nil {
-				return err
-			}
-			if len(s.Nodes) != 4 || len(s.Shards) != shards+1 {
-				return fmt.Errorf("%s knows %d nodes and %d shards", n.id, len(s.Nodes), len(s.Shards))
-			}
-			for _, shard := range s.Shards {
-				voters := 0
-				for _, m := range shard.Members {
-					if m.Voter {
-						voters++
-					}
-				}
-				if voters != 4 {
-					return fmt.Errorf("%s sees %d voters of shard %d", n.id, voters, shard.ID)
-				}
-			}
-		}
-		return nil
-	})
+	eventually(t, "the fourth node is a voter of every group", c.allVote)
 	l.flows(t, 100)
 	l.finish(t)
 	c.mustHaveSpent(t, h, p, "k", 100)
@@ -115,6 +96,140 @@ func TestAFourthNodeJoinsAndVotesInEveryGroup(t *testing.T) {
 	leader.start(t)
 	leader.waitReady(t)
 	c.mustHaveSpent(t, hq, q, "late", 100)
+}
+
+// TestANodeIsRemovedAndAnotherTakesItsPlace removes a node that leads, under load,
+// and adds a new one to the two that are left.
+func TestANodeIsRemovedAndAnotherTakesItsPlace(t *testing.T) {
+	c := start(t, nil)
+	p := c.nodes[0].put(t, unique("replaced"), 1, year, 1_000_000)
+	h, cl := newHistory(p), c.client(t)
+	keys := []string{keyIn(1, "replaced"), keyIn(2, "replaced"), keyIn(3, "replaced")}
+	l := drive(t, cl, h, p.Name, keys, 6)
+	l.flows(t, 20)
+
+	gone := c.leader(t, 1)
+	rest := c.others(gone)
+	remove := func(through *node, id string) (s api.Cluster) {
+		t.Helper()
+		if err := insist(func() error { return through.call("DELETE", "/v1/cluster/members/"+id, nil, &s) }); err != nil {
+			t.Fatalf("remove %s through %s: %v", id, through.id, err)
+		}
+		return s
+	}
+	from := gone.logSize()
+	if s := remove(rest[0], gone.id); len(s.Nodes) != 2 {
+		t.Errorf("after the removal there are %+v", s.Nodes)
+	}
+	eventually(t, "the removed node says so", func() error {
+		if err := gone.ready(); err == nil || !strings.Contains(err.Error(), "[-]member failed: this node was removed") {
+			return fmt.Errorf("ready: %v", err)
+		}
+		if !strings.Contains(gone.logSince(t, from), "this node was removed from the cluster") {
+			return errNotYet
+		}
+		return nil
+	})
+	for _, n := range rest {
+		eventually(t, "every node forgets it", func() error {
+			s, err := n.status()
+			if err != nil || len(s.Nodes) != 2 || c.mentions(t, n, gone.id) {
+				return fmt.Errorf("%s knows %+v: %w", n.id, s.Nodes, err)
+			}
+			return nil
+		})
+	}
+	// It decides nothing, and sends those who ask to the two that do.
+	if _, err := gone.take(api.TakeRequest{Policy: p.Name, Key: keys[0]}); api.AsProblem(err).Code != api.Draining {
+		t.Errorf("the removed node answered a take with %v", err)
+	}
+	eventually(t, "the removed node knows who leads", func() error {
+		s, err := gone.status()
+		if err != nil || len(s.Nodes) != 2 || s.Shards[1].Leader == nil || *s.Shards[1].Leader == gone.id {
+			return fmt.Errorf("it tells %+v: %w", s, err)
+		}
+		return nil
+	})
+	l.flows(t, 100)
+	remove(rest[1], gone.id) // once more is no error
+	gone.terminate(t)
+	gone.start(t)
+	if code := gone.exit(t); code != 1 {
+		t.Errorf("started again, it ended with exit code %d, want 1", code)
+	}
+	oneSentence(t, gone.logSince(t, from), "node "+gone.id+" was removed from its cluster", "--node-id")
+
+	fresh := newNode(t, c.root, "n4", "--join="+rest[0].raft)
+	t.Cleanup(fresh.end)
+	c.nodes = append(rest, fresh)
+	fresh.start(t)
+	fresh.waitReady(t)
+	eventually(t, "the new node is a voter of every group", c.allVote)
+	l.flows(t, 100)
+	l.finish(t)
+	for _, key := range keys {
+		c.mustHaveSpent(t, h, p, key, h.allowed(p.Name, key))
+	}
+
+	// The new one stands in for the old one: any of the three may be missing.
+	rest[0].kill(t)
+	eventually(t, "the others miss the one that was killed", func() error {
+		for _, n := range []*node{rest[1], fresh} {
+			s, err := n.status()
+			if err != nil || slices.ContainsFunc(s.Nodes, func(m api.ClusterNode) bool { return m.ID == rest[0].id && m.Reachable }) {
+				return fmt.Errorf("%s knows %+v: %w", n.id, s.Nodes, err)
+			}
+		}
+		return nil
+	})
+	err := insist(func() error { return rest[1].call("DELETE", "/v1/cluster/members/"+fresh.id, nil, nil) })
+	if p := api.AsProblem(err); p.Code != api.Conflict || !strings.Contains(p.Detail, rest[0].id) {
+		t.Errorf("a removal that would cost the majority: %v", err)
+	}
+	rest[0].start(t)
+	rest[0].waitReady(t)
+	c.spread(t)
+}
+
+// mentions tells whether a node's folder knows an address of another one.
+func (c *cluster) mentions(t testing.TB, n *node, id string) bool {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(n.dir, "node.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file struct {
+		Members []struct{ ID string }
+	}
+	if err := json.Unmarshal(b, &file); err != nil {
+		t.Fatal(err)
+	}
+	return slices.ContainsFunc(file.Members, func(m struct{ ID string }) bool { return m.ID == id })
+}
+
+// allVote says why not every node is a voter of every group, in the eyes of all.
+func (c *cluster) allVote() error {
+	for _, n := range c.nodes {
+		s, err := n.status()
+		if err != nil {
+			return err
+		}
+		if len(s.Nodes) != len(c.nodes) || len(s.Shards) != shards+1 {
+			return fmt.Errorf("%s knows %d nodes and %d shards", n.id, len(s.Nodes), len(s.Shards))
+		}
+		for _, shard := range s.Shards {
+			voters := 0
+			for _, m := range shard.Members {
+				if m.Voter {
+					voters++
+				}
+			}
+			if voters != len(c.nodes) {
+				return fmt.Errorf("%s sees %d voters of shard %d", n.id, voters, shard.ID)
+			}
+		}
+	}
+	return nil
 }
 
 // TestANodeThatMovedIsFoundAgain restarts a node on other ports: its id is what

@@ -16,6 +16,10 @@ import (
 // them, and a list is one answer.
 const MaxPolicies = 10_000
 
+// maxRemoved bounds the removed nodes that a catalog remembers; the one that was
+// removed first is forgotten first.
+const maxRemoved = 1_000
+
 // Catalog is the machine of group 0: the policies and the slot map. It is as
 // pure as [Buckets], under the same rules for the caller: entries come from
 // [EncodeCatalog], each goes to Apply once and in order, from one goroutine,
@@ -42,6 +46,7 @@ type CatalogView struct {
 	Index     uint64 // Raft index of the last entry that changed something
 	Policies  map[string]*CatalogPolicy
 	SlotMap   api.SlotMap // Version is 0 before there is one
+	Removed   []string    // ids of nodes that were removed, in that order
 
 	routes *[api.Slots]uint32 // SlotMap's table; nil before there is one
 }
@@ -68,6 +73,9 @@ func (v *CatalogView) Route(slot uint16) uint32 {
 	}
 	return v.routes[slot]
 }
+
+// IsRemoved tells whether the node of this id was removed from the cluster.
+func (v *CatalogView) IsRemoved(id string) bool { return slices.Contains(v.Removed, id) }
 
 // SlotMapVersion returns the version of the slot map, or 0 before there is one.
 func (v *CatalogView) SlotMapVersion() uint64 { return v.SlotMap.Version }
@@ -143,6 +151,8 @@ func (c *Catalog) apply(index uint64, entry []byte) (*CatalogResult, error) {
 		res, err = next.init(cmd.Init)
 	case cmd.PutPolicy != nil:
 		res, err = next.put(cmd.PutPolicy)
+	case cmd.RemoveMember != nil:
+		res, err = next.remove(cmd.RemoveMember.ID)
 	default:
 		res = next.delete(cmd.DeletePolicy)
 	}
@@ -214,6 +224,18 @@ func (v *CatalogView) delete(cmd *DeletePolicy) *CatalogResult {
 	v.Policies = maps.Clone(v.Policies)
 	delete(v.Policies, cmd.Name)
 	return &CatalogResult{}
+}
+
+func (v *CatalogView) remove(id string) (*CatalogResult, error) {
+	if err := api.CheckNodeID(id); err != nil {
+		return nil, err
+	}
+	if v.IsRemoved(id) {
+		return &CatalogResult{Unchanged: true}, nil
+	}
+	v.Removed = append(slices.Clone(v.Removed), id)
+	v.Removed = v.Removed[max(0, len(v.Removed)-maxRemoved):]
+	return &CatalogResult{}, nil
 }
 
 // conflict returns the problem of a condition that old, nil if there is no such

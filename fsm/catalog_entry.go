@@ -19,6 +19,7 @@ const (
 	kindCatalogInit  = 64 // CatalogInit
 	kindPutPolicy    = 65 // PutPolicy
 	kindDeletePolicy = 66 // DeletePolicy
+	kindRemoveMember = 67 // RemoveMember
 )
 
 // CatalogCommand is a change of the catalog: exactly one of its fields is set.
@@ -26,6 +27,7 @@ type CatalogCommand struct {
 	Init         *CatalogInit  `json:"init,omitempty"`
 	PutPolicy    *PutPolicy    `json:"put_policy,omitempty"`
 	DeletePolicy *DeletePolicy `json:"delete_policy,omitempty"`
+	RemoveMember *RemoveMember `json:"remove_member,omitempty"`
 }
 
 // CatalogInit is the first command of a cluster. It has an effect only while
@@ -48,6 +50,12 @@ type DeletePolicy struct {
 	Name     string  `json:"name"`
 	IfMatch  *uint64 `json:"if_match,omitempty"`  // only if the policy exists at this revision
 	AnyMatch bool    `json:"any_match,omitempty"` // only if the policy exists
+}
+
+// RemoveMember bars a node from the cluster for good: its id may not be a
+// member's again. It is no change of any group's members; that comes after.
+type RemoveMember struct {
+	ID string `json:"id"`
 }
 
 // EncodeCatalog returns the entry of a command, stamped with cluster time in
@@ -75,6 +83,12 @@ func EncodeCatalog(stamp uint64, cmd CatalogCommand) ([]byte, error) {
 			return nil, err
 		}
 		kind, body, n = kindDeletePolicy, c, n+1
+	}
+	if c := cmd.RemoveMember; c != nil {
+		if err := api.CheckNodeID(c.ID); err != nil {
+			return nil, err
+		}
+		kind, body, n = kindRemoveMember, c, n+1
 	}
 	if n != 1 {
 		return nil, fmt.Errorf("fsm: a catalog command needs exactly one of its fields; it has %d", n)
@@ -122,6 +136,9 @@ func decodeCatalog(entry []byte) (stamp uint64, cmd CatalogCommand, err error) {
 	case kindDeletePolicy:
 		cmd.DeletePolicy = new(DeletePolicy)
 		into = cmd.DeletePolicy
+	case kindRemoveMember:
+		cmd.RemoveMember = new(RemoveMember)
+		into = cmd.RemoveMember
 	default:
 		return 0, cmd, fmt.Errorf("fsm: unknown catalog entry kind %d: it was written by a newer rlstore", kind)
 	}

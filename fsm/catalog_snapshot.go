@@ -28,6 +28,7 @@ type catalogHead struct {
 	Revision  uint64      `json:"revision"`
 	Index     uint64      `json:"index"` // of the last change
 	SlotMap   api.SlotMap `json:"slot_map"`
+	Removed   []string    `json:"removed,omitempty"` // oldest first
 }
 
 // CatalogCapture is the catalog as of one entry. Apply goes on meanwhile.
@@ -61,7 +62,7 @@ func (c *CatalogCapture) WriteTo(out io.Writer) (int64, error) {
 		_ = w.Record(typ, b) // its error sticks; Close returns it
 	}
 	v := c.view
-	record(catalogHeadRecord, catalogHead{v.ClusterID, v.Revision, v.Index, v.SlotMap})
+	record(catalogHeadRecord, catalogHead{v.ClusterID, v.Revision, v.Index, v.SlotMap, v.Removed})
 	for _, p := range v.List() {
 		record(catalogPolicyRecord, p)
 	}
@@ -132,6 +133,11 @@ func readCatalogHead(payload []byte, index uint64) (*CatalogView, error) {
 	v := &CatalogView{
 		ClusterID: head.ClusterID, Revision: head.Revision, Index: head.Index,
 		SlotMap: head.SlotMap, Policies: map[string]*CatalogPolicy{},
+	}
+	for _, id := range head.Removed {
+		if res, err := v.remove(id); err != nil || res.Unchanged || len(head.Removed) > maxRemoved {
+			return nil, fmt.Errorf("the removed node %q does not belong among %d", id, len(head.Removed))
+		}
 	}
 	if v.SlotMap.Version != 0 {
 		var err error

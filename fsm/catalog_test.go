@@ -64,6 +64,7 @@ func restoredCatalog(t testing.TB, file []byte) *Catalog {
 //	init CLUSTER VERSION SHARDS
 //	put NAME RATE [match=REVISION|any|none]
 //	delete NAME [match=REVISION|any]
+//	remove NODE
 //	route SLOT...
 //	list
 //	restart                      snapshot, and restore into a new machine
@@ -118,6 +119,8 @@ func (s *catalogScenario) run(d *datadriven.TestData) string {
 		}})
 	case "delete":
 		return s.apply(CatalogCommand{DeletePolicy: &DeletePolicy{Name: arg(0), IfMatch: match, AnyMatch: condition == "any"}})
+	case "remove":
+		return s.apply(CatalogCommand{RemoveMember: &RemoveMember{ID: arg(0)}})
 	case "route":
 		var b strings.Builder
 		for i := range d.CmdArgs {
@@ -133,6 +136,9 @@ func (s *catalogScenario) run(d *datadriven.TestData) string {
 		for _, p := range v.List() {
 			set, _ := v.Policy(p.Name)
 			fmt.Fprintf(&b, "%s@%d: %d/s\n", set.Policy, set.Revision, set.Limits[0].Rate)
+		}
+		if len(v.Removed) > 0 {
+			fmt.Fprintf(&b, "removed: %s\n", strings.Join(v.Removed, ", "))
 		}
 		return b.String()
 	case "restart":
@@ -173,7 +179,9 @@ func randomCommand(t testing.TB, rng *rand.Rand) CatalogCommand {
 		n := rng.Uint64N(12)
 		match = &n
 	}
-	switch rng.IntN(8) {
+	switch rng.IntN(9) {
+	case 8:
+		return CatalogCommand{RemoveMember: &RemoveMember{ID: name}}
 	case 0:
 		return CatalogCommand{Init: &CatalogInit{ClusterID: name, SlotMap: api.EvenSlotMap(1 + rng.Uint32N(6))}}
 	case 1, 2:
@@ -229,6 +237,7 @@ func testLog(t testing.TB) (*Catalog, [][]byte) {
 		encodeCatalog(t, 7, CatalogCommand{PutPolicy: &PutPolicy{Policy: parsed(t, "ns/a", 2), AnyMatch: false}}),
 		encodeCatalog(t, 8, CatalogCommand{DeletePolicy: &DeletePolicy{Name: "ns/a", IfMatch: &revision}}),
 		encodeCatalog(t, 9, CatalogCommand{PutPolicy: &PutPolicy{Policy: parsed(t, "a", 3)}}),
+		encodeCatalog(t, 9, CatalogCommand{RemoveMember: &RemoveMember{ID: "n3"}}),
 	}
 	c := NewCatalog()
 	for i, e := range entries {
@@ -278,7 +287,7 @@ func TestWhatACatalogDoesNotKnowHaltsItForGood(t *testing.T) {
 		says  string
 	}{
 		"a newer version":     {sealed(2, kindDeletePolicy, `{"name":"a"}`), "version 2"},
-		"a newer kind":        {sealed(1, 67, `{}`), "kind 67"},
+		"a newer kind":        {sealed(1, 68, `{}`), "kind 68"},
 		"a shard's entry":     {EncodeTick(7), "kind 3"},
 		"a newer field":       {sealed(1, kindDeletePolicy, `{"name":"a","if_unused":true}`), "if_unused"},
 		"a newer mode":        {sealed(1, kindPutPolicy, `{"policy":{"name":"a","mode":"leased",`+limits+`}}`), "leased"},
@@ -286,6 +295,7 @@ func TestWhatACatalogDoesNotKnowHaltsItForGood(t *testing.T) {
 		"two bodies":          {sealed(1, kindDeletePolicy, `{"name":"a"}{}`), "follows its end"},
 		"not JSON":            {sealed(1, kindPutPolicy, `name: a`), "malformed"},
 		"a broken slot map":   {sealed(1, kindCatalogInit, `{"cluster_id":"c","slot_map":{"version":1,"ranges":[]}}`), "covers 0"},
+		"an anonymous node":   {sealed(1, kindRemoveMember, `{"id":""}`), "not a node id"},
 		"an anonymous policy": {sealed(1, kindPutPolicy, `{"policy":{"mode":"strict",`+limits+`}}`), `policy ""`},
 	}
 	for name, c := range cases {
@@ -332,6 +342,8 @@ func TestEncodeCatalogRefusesWhatWouldHalt(t *testing.T) {
 		"defaults left out":  {PutPolicy: &PutPolicy{Policy: raw}},
 		"a later mode":       {PutPolicy: &PutPolicy{Policy: later}},
 		"no name":            {DeletePolicy: &DeletePolicy{}},
+		"no node":            {RemoveMember: &RemoveMember{}},
+		"a node's bad id":    {RemoveMember: &RemoveMember{ID: "n 1"}},
 		"no cluster id":      {Init: &CatalogInit{SlotMap: api.EvenSlotMap(1)}},
 		"no slot map":        {Init: &CatalogInit{ClusterID: "c"}},
 		"a slot map's holes": {Init: &CatalogInit{ClusterID: "c", SlotMap: holes}},
@@ -372,6 +384,20 @@ func TestTheCatalogIsBounded(t *testing.T) {
 	}
 }
 
+func TestTheNodesRemovedFirstAreForgottenFirst(t *testing.T) {
+	c := NewCatalog()
+	for i := range maxRemoved + 2 {
+		entry := encodeCatalog(t, 1, CatalogCommand{RemoveMember: &RemoveMember{ID: fmt.Sprintf("n%d", i)}})
+		if _, err := c.Apply(uint64(i+1), entry); err != nil {
+			t.Fatal(err)
+		}
+	}
+	v := restoredCatalog(t, catalogBytes(t, c)).View()
+	if len(v.Removed) != maxRemoved || v.IsRemoved("n1") || !v.IsRemoved("n2") || !v.IsRemoved(fmt.Sprintf("n%d", maxRemoved+1)) {
+		t.Errorf("%d are remembered, from %s on", len(v.Removed), v.Removed[0])
+	}
+}
+
 func TestABadCatalogSnapshotChangesNothing(t *testing.T) {
 	c, _ := testLog(t)
 	good := catalogBytes(t, c)
@@ -405,22 +431,24 @@ func TestABadCatalogSnapshotChangesNothing(t *testing.T) {
 	}
 	restoredCatalog(t, file(h, head, pol("a", 1), pol("b", 9))) // the frame of what follows is good
 	for name, bad := range map[string][]byte{
-		"cut":                 good[:len(good)-1],
-		"a shard's":           file(other(func(h *snapshot.Header) { h.Kind = snapshot.KindBuckets }), head),
-		"another shard's":     file(other(func(h *snapshot.Header) { h.Shard = 1 }), head),
-		"a newer version":     file(other(func(h *snapshot.Header) { h.Version++ }), head),
-		"an end before it":    file(other(func(h *snapshot.Header) { h.Index = 3 }), head),
-		"empty":               file(h),
-		"no head":             file(h, pol("a", 1)),
-		"two heads":           file(h, head, head),
-		"an unknown record":   file(h, head, rec{3, "{}"}),
-		"disorder":            file(h, head, pol("b", 1), pol("a", 2)),
-		"a policy twice":      file(h, head, pol("a", 1), pol("a", 2)),
-		"no revision":         file(h, head, pol("a", 0)),
-		"a later revision":    file(h, head, pol("a", 10)),
-		"an unknown field":    file(h, head, rec{2, strings.Replace(pol("a", 1).body, "{", `{"x":1,`, 1)}),
-		"an unsupported mode": file(h, head, rec{2, strings.Replace(pol("a", 1).body, "strict", "soft", 1)}),
-		"a bad slot map":      file(h, rec{1, strings.Replace(head.body, `"version":0`, `"version":1`, 1)}),
+		"cut":                  good[:len(good)-1],
+		"a shard's":            file(other(func(h *snapshot.Header) { h.Kind = snapshot.KindBuckets }), head),
+		"another shard's":      file(other(func(h *snapshot.Header) { h.Shard = 1 }), head),
+		"a newer version":      file(other(func(h *snapshot.Header) { h.Version++ }), head),
+		"an end before it":     file(other(func(h *snapshot.Header) { h.Index = 3 }), head),
+		"empty":                file(h),
+		"no head":              file(h, pol("a", 1)),
+		"two heads":            file(h, head, head),
+		"an unknown record":    file(h, head, rec{3, "{}"}),
+		"disorder":             file(h, head, pol("b", 1), pol("a", 2)),
+		"a policy twice":       file(h, head, pol("a", 1), pol("a", 2)),
+		"no revision":          file(h, head, pol("a", 0)),
+		"a later revision":     file(h, head, pol("a", 10)),
+		"an unknown field":     file(h, head, rec{2, strings.Replace(pol("a", 1).body, "{", `{"x":1,`, 1)}),
+		"an unsupported mode":  file(h, head, rec{2, strings.Replace(pol("a", 1).body, "strict", "soft", 1)}),
+		"a node removed twice": file(h, rec{1, strings.Replace(head.body, "{", `{"removed":["n1","n1"],`, 1)}),
+		"a removed nobody":     file(h, rec{1, strings.Replace(head.body, "{", `{"removed":[""],`, 1)}),
+		"a bad slot map":       file(h, rec{1, strings.Replace(head.body, `"version":0`, `"version":1`, 1)}),
 	} {
 		t.Run(name, func(t *testing.T) {
 			if c.Restore(bytes.NewReader(bad)) == nil {

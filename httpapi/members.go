@@ -43,6 +43,17 @@ func (e *edge) leaderTransfer(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+func (e *edge) memberRemove(w http.ResponseWriter, r *http.Request) error {
+	id := mux.Vars(r)["id"]
+	if err := api.CheckNodeID(id); err != nil {
+		return err
+	}
+	if err := e.Members.RemoveMember(r.Context(), id); err != nil {
+		return err
+	}
+	return e.cluster(w, r)
+}
+
 // readJSON reads a body that is JSON only into v; see decodeJSON.
 func readJSON(r *http.Request, v any) error {
 	if _, err := mediaType(r, api.MediaJSON); err != nil {

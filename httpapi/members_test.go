@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"strings"
 	"testing"
 
 	"github.com/rlstore/rlstore/api"
@@ -23,6 +24,28 @@ func (w worldMembers) Transfer(_ context.Context, shard uint32, to string, noFor
 		return "", api.NewProblem(api.InvalidRequest, "to: there is no node %q", to)
 	}
 	return to, nil
+}
+
+func (w worldMembers) RemoveMember(_ context.Context, id string) error {
+	switch id {
+	case "n2":
+		return nil
+	case "n1":
+		return api.NewProblem(api.Conflict, "node n1 is the only voter")
+	}
+	return api.NewProblem(api.NotFound, "there is no node %s", id)
+}
+
+func TestAMemberIsRemovedByItsID(t *testing.T) {
+	w := newWorld(t)
+	if r := w.do("DELETE", "/v1/cluster/members/n2", ""); r.StatusCode != 200 || r.body != w.do("GET", "/v1/cluster", "").body {
+		t.Errorf("%s %s, want what the cluster is now", r.Status, r.body)
+	}
+	wantProblem(t, w.do("DELETE", "/v1/cluster/members/n1", ""), api.Conflict, "only voter")
+	wantProblem(t, w.do("DELETE", "/v1/cluster/members/n9", ""), api.NotFound, "n9")
+	wantProblem(t, w.do("DELETE", "/v1/cluster/members/n%201", ""), api.InvalidRequest, "not a node id")
+	wantProblem(t, w.do("DELETE", "/v1/cluster/members/"+strings.Repeat("n", 65), ""), api.InvalidRequest, "1 to 64")
+	wantProblem(t, w.do("DELETE", "/v1/cluster/members/n1/n2", ""), api.NotFound, "")
 }
 
 func TestALeaderMovesByRequest(t *testing.T) {

@@ -43,12 +43,15 @@ type Policies interface {
 	Delete(ctx context.Context, name string, cond Condition, noForward bool) error
 }
 
-// Members changes who leads what. Its errors are problems. With noForward a
+// Members changes who belongs to the cluster and who leads what. Its errors are problems. With noForward a
 // transfer is [api.NotLeader], and says who is, unless this node leads the shard.
 type Members interface {
 	// Transfer moves a shard's leadership to the node to, "" is the least loaded
 	// one, and returns the new leader once it serves.
 	Transfer(ctx context.Context, shard uint32, to string, noForward bool) (leader string, err error)
+	// RemoveMember takes a node out of every shard, and bars its id for good.
+	// Repeated, it goes on where it was cut off.
+	RemoveMember(ctx context.Context, id string) error
 }
 
 // Check is one condition of readiness.

@@ -108,6 +108,7 @@ func (w *world) Policy(name string) (*policy.Set, bool) {
 func (w *world) Route(slot uint16) uint32 { return uint32(slot)/(api.Slots/2) + 1 }
 func (w *world) SlotMapVersion() uint64   { return 1 }
 func (w *world) Current() bool            { return true }
+func (w *world) Removed() bool            { return false }
 
 func (w *world) Leader(shard uint32) limiter.Leader {
 	w.mu.Lock()

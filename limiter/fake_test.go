@@ -34,6 +34,7 @@ type fakeNode struct {
 	id string
 
 	starting atomic.Bool // its catalog is not current
+	removed  atomic.Bool // from its cluster
 
 	mu      sync.Mutex
 	routes  func(slot uint16) uint32
@@ -105,6 +106,7 @@ func (n *fakeNode) Route(slot uint16) uint32 {
 
 func (n *fakeNode) SlotMapVersion() uint64 { return 42 }
 func (n *fakeNode) Current() bool          { return !n.starting.Load() }
+func (n *fakeNode) Removed() bool          { return n.removed.Load() }
 
 func (c *fakeCluster) setLeader(shard uint32, id string) {
 	c.mu.Lock()

@@ -14,6 +14,9 @@ type Catalog interface {
 	// Current says whether the copy has caught up since the node started. Until
 	// then a policy that it lacks may exist all the same.
 	Current() bool
+	// Removed says that the node was removed from its cluster: the copy will hear
+	// of no change any more, and decides nothing.
+	Removed() bool
 	// Policy returns the resolved limits of a policy.
 	Policy(name string) (*policy.Set, bool)
 	// Route returns the shard that owns a slot.
@@ -110,7 +113,7 @@ type Options struct {
 // Without a deadline in ctx, Do gives up on a shard after [DefaultPatience].
 func (l *Limiter) Do(ctx context.Context, b *api.Batch, o Options) ([]byte, error) {
 	if err := l.awaitCatalog(ctx, o); err != nil {
-		l.metrics.Failed(api.NoLeader, b.N)
+		l.metrics.Failed(api.AsProblem(err).Code, b.N)
 		return nil, err
 	}
 	pl, err := l.plan(b)

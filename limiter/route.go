@@ -31,6 +31,9 @@ const (
 // started must not say of any that it does not exist. A caller that wants no
 // forwarding finds a better node faster than this one catches up.
 func (l *Limiter) awaitCatalog(ctx context.Context, o Options) error {
+	if l.catalog.Removed() {
+		return api.NewProblem(api.Draining, "this node was removed from the cluster; ask another one")
+	}
 	if l.catalog.Current() {
 		return nil
 	}

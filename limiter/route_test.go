@@ -420,3 +420,18 @@ func TestAStartingNodeDeniesNoPolicy(t *testing.T) {
 		t.Errorf("a caller with patience: %v", err)
 	}
 }
+
+// A node that was removed hears of no policy any more: it decides nothing and says
+// so at once.
+func TestARemovedNodeDecidesNothing(t *testing.T) {
+	n := newFake(t).nodes["n1"]
+	n.removed.Store(true)
+	b := batchOf(take("api", keyIn(1, 0)))
+	_, asked := n.Do(bg, b, Options{})
+	_, forwarded := n.Forwarded(bg, 1, api.AppendBatch(nil, b))
+	for what, err := range map[string]error{"a caller": asked, "a peer": forwarded} {
+		if p := api.AsProblem(err); err == nil || p.Code != api.Draining || p.Outcome != api.NotApplied {
+			t.Errorf("%s: %v; want draining, not applied", what, err)
+		}
+	}
+}

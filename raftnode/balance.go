@@ -62,14 +62,20 @@ func (n *Node) preferred(g *group) string {
 	}
 	for i := range k {
 		id := voters[(start+i*step)%k]
-		if id == n.cfg.NodeID {
+		if id == n.cfg.NodeID && !n.removed.Load() {
 			return id
 		}
-		if s, ok := n.peers.fresh(id); ok && !s.Draining {
+		if n.canLead(id) {
 			return id
 		}
 	}
 	return ""
+}
+
+// canLead tells whether a peer answers and stays.
+func (n *Node) canLead(id string) bool {
+	s, ok := n.peers.fresh(id)
+	return ok && !s.Draining && !n.catalog.View().IsRemoved(id)
 }
 
 // voterIDs lists the group's voters, sorted.
@@ -142,15 +148,20 @@ func (n *Node) promote() {
 		if !g.leading.Load() {
 			continue
 		}
+		if !g.changing.TryAcquire(1) { // such as a removal
+			continue
+		}
 		for _, s := range g.servers() {
-			if s.Suffrage != raft.Nonvoter || !n.ready(string(s.ID), groups) {
+			id := string(s.ID)
+			if s.Suffrage != raft.Nonvoter || !n.ready(id, groups) || n.catalog.View().IsRemoved(id) {
 				continue
 			}
-			g.log.Info("a new node has caught up and gets its vote", "node", s.ID)
+			g.log.Info("a new node has caught up and gets its vote", "node", id)
 			if err := g.raft.AddVoter(s.ID, s.Address, 0, enqueueTimeout).Error(); err != nil {
-				g.log.Warn("could not give a node its vote; trying again", "node", s.ID, "error", err)
+				g.log.Warn("could not give a node its vote; trying again", "node", id, "error", err)
 			}
 		}
+		g.changing.Release(1)
 	}
 }
 
@@ -222,7 +233,7 @@ func (n *Node) successors(voters []string) []string {
 	}
 	var ids []string
 	for _, id := range voters {
-		if s, ok := n.peers.fresh(id); ok && !s.Draining {
+		if n.canLead(id) {
 			ids = append(ids, id)
 		}
 	}

@@ -63,6 +63,7 @@ type joinAnswer struct {
 	ClusterID string   `json:"cluster_id"`
 	Shards    int      `json:"shards"`
 	Members   []Member `json:"members"`
+	Removed   bool     `json:"removed,omitempty"` // the node that knocks was removed from the cluster
 }
 
 // checkCluster says what no cluster can be: a node that believed it would open
@@ -319,6 +320,9 @@ func (n *Node) enter(ctx context.Context, addr string) error {
 	n.idMu.Unlock()
 	if pending != nil && pending.ClusterID == a.ClusterID {
 		return n.start(pending)
+	}
+	if a.Removed {
+		return &fatalError{fmt.Errorf("node %s was removed from the cluster at %s; start it with an empty folder under a new --node-id to come back", n.cfg.NodeID, addr)}
 	}
 	for _, m := range a.Members {
 		if m.ID == n.cfg.NodeID {

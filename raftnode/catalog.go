@@ -57,6 +57,9 @@ func (n *Node) Catalog() *fsm.CatalogView { return n.catalog.View() }
 //
 // Once caught up it stays so: a catalog write waits for every reachable node.
 func (n *Node) CatalogCurrent() bool {
+	if n.removed.Load() {
+		return false // it hears of no change any more
+	}
 	if n.current.Load() {
 		return true
 	}
@@ -91,7 +94,7 @@ func (n *Node) ChangeCatalog(ctx context.Context, c fsm.CatalogCommand, noForwar
 	}
 	var answer catalogAnswer
 	err = n.untilLed(ctx, g, noForward, func() (err error) {
-		leader := g.leader()
+		leader := n.leaderOf(g)
 		if leader == n.cfg.NodeID {
 			answer, err = n.applyCatalog(ctx, &c)
 			return err

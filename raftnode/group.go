@@ -38,7 +38,10 @@ type group struct {
 	// handover is held whole while the leadership is handed over, and one share of
 	// it by each entry of the catalog on its way; a shard's are the coalescer's.
 	// It is waited for with a context, since it is held for as long as a commit.
-	handover  *semaphore.Weighted
+	handover *semaphore.Weighted
+	// changing is held by each change of the members, on the leader, while it
+	// looks at them and changes them. It is waited for like handover.
+	changing  *semaphore.Weighted
 	snapshots snapshotBudget
 
 	quiet func() // silences the library's log
@@ -59,7 +62,7 @@ func (n *Node) openGroup(id uint32, first *raft.Configuration, complete bool) (_
 	}
 	g := &group{
 		id: id, metrics: n.metrics.group(id), log: n.log.With("group", id),
-		handover: semaphore.NewWeighted(handoverShares),
+		handover: semaphore.NewWeighted(handoverShares), changing: semaphore.NewWeighted(1),
 	}
 	g.time = NewTimekeeper(n.steady)
 	backend, err := n.disk.OpenLog(id)

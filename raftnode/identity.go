@@ -23,6 +23,8 @@ type identity struct {
 	// Complete says that every group has its first configuration on disk: from
 	// then on, a group without a log is a loss and not a beginning.
 	Complete bool `json:"complete,omitempty"`
+	// Removed says that the cluster has removed this node: it must not start again.
+	Removed bool `json:"removed,omitempty"`
 }
 
 // said is the part that nodes tell each other.

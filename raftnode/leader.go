@@ -12,6 +12,15 @@ import (
 // election fits in, and callers who wait 5 s hear that nothing was applied.
 const leaderPatience = 3 * time.Second
 
+// leaderOf is the id of the node that leads g as this node believes, or "". A
+// removed node hears no more from leaders, and goes by what its former peers say.
+func (n *Node) leaderOf(g *group) string {
+	if id := g.leader(); id != "" || !n.removed.Load() {
+		return id
+	}
+	return n.peers.leaderOf(g.id)
+}
+
 // untilLed repeats try, which carries a change to the leader of g, for as long
 // as that says that nothing was applied and that a repetition may help. With
 // noForward it tries on this node only, and else says who leads. Its errors are
@@ -54,7 +63,7 @@ func (n *Node) elsewhere(g *group) *api.Problem {
 	}
 	p := notLeader(g.id)
 	p.SlotMapVersion = n.catalog.View().SlotMapVersion()
-	if m, ok := n.peers.member(g.leader()); ok {
+	if m, ok := n.peers.member(n.leaderOf(g)); ok {
 		p.Leader = m.HTTP
 	}
 	return p

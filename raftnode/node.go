@@ -110,6 +110,7 @@ type Node struct {
 	waiters  catalogWaiters
 	current  atomic.Bool // see CatalogCurrent
 	draining atomic.Bool
+	removed  atomic.Bool // from the cluster; see members.go
 	failOnce sync.Once
 
 	stop context.CancelFunc
@@ -145,6 +146,9 @@ func Open(cfg Config) (_ *Node, err error) {
 		cfg.NodeID = id.NodeID
 	case cfg.NodeID == "":
 		cfg.NodeID = fmt.Sprintf("node-%08x", rand.Uint32())
+	}
+	if id.Removed {
+		return nil, fmt.Errorf("node %s was removed from its cluster; start it with an empty folder under a new --node-id to come back", cfg.NodeID)
 	}
 	if id.ClusterID == "" && cfg.BootstrapExpect == 0 && len(cfg.Join) == 0 {
 		return nil, errors.New("this node belongs to no cluster yet: give --bootstrap-expect 1 to start a cluster of one, --bootstrap-expect N with --join to start one of N nodes, or --join alone to join a running one")
@@ -206,7 +210,7 @@ func (n *Node) run(ctx context.Context) {
 func (n *Node) knock(ctx context.Context) {
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
-	for ctx.Err() == nil {
+	for ctx.Err() == nil && !n.removed.Load() {
 		missing := false
 		for _, g := range n.groupList() {
 			if !slices.Contains(voterIDs(g), n.cfg.NodeID) {
@@ -276,14 +280,16 @@ func (n *Node) openGroups() error {
 
 // handle registers the calls of peers.
 func (n *Node) handle() {
-	n.mux.Handle(methodStatus, func(_ context.Context, _ Identity, req []byte) ([]byte, error) {
+	n.mux.Handle(methodStatus, func(_ context.Context, from Identity, req []byte) ([]byte, error) {
 		if len(req) > 0 {
 			var s status
 			if err := json.Unmarshal(req, &s); err == nil {
 				n.heard(s)
 			}
 		}
-		return json.Marshal(n.status())
+		s := n.status()
+		s.YouAreRemoved = n.catalog.View().IsRemoved(from.NodeID)
+		return json.Marshal(s)
 	})
 	n.mux.Handle(methodForward, func(ctx context.Context, _ Identity, req []byte) ([]byte, error) {
 		if len(req) < 4 {
@@ -299,9 +305,10 @@ func (n *Node) handle() {
 		default:
 			return nil, api.NewProblem(api.NoLeader, "node %s is still starting", n.cfg.NodeID)
 		}
-		return joinAnswer{n.ClusterID(), len(n.groupList()) - 1, n.configured()}, nil
+		return joinAnswer{n.ClusterID(), len(n.groupList()) - 1, n.configured(), n.catalog.View().IsRemoved(m.ID)}, nil
 	}))
-	n.mux.Handle(methodAdd, jsonCall(func(_ context.Context, m *Member) (any, error) { return nil, n.add(m) }))
+	n.mux.Handle(methodAdd, jsonCall(func(ctx context.Context, m *Member) (any, error) { return nil, n.add(ctx, m) }))
+	n.mux.Handle(methodMember, jsonCall(func(ctx context.Context, c *memberChange) (any, error) { return n.changeMember(ctx, c) }))
 	n.mux.Handle(methodTransfer, jsonCall(func(ctx context.Context, h *handing) (any, error) { return n.transfer(ctx, h) }))
 	n.mux.Handle(methodHold, jsonCall(func(_ context.Context, h *handing) (any, error) { return nil, n.held(h) }))
 	n.mux.Handle(methodCatalog, jsonCall(func(ctx context.Context, c *fsm.CatalogCommand) (any, error) {
@@ -343,20 +350,14 @@ func (n *Node) configured() []Member {
 }
 
 // add makes m a nonvoter of the groups that this node leads; see promote.
-func (n *Node) add(m *Member) error {
+func (n *Node) add(ctx context.Context, m *Member) error {
 	n.peers.learn([]Member{*m})
 	for _, g := range n.groupList() {
-		if !g.leading.Load() {
+		if !g.leading.Load() || g.has(m.ID) {
 			continue
 		}
-		known := slices.ContainsFunc(g.servers(), func(s raft.Server) bool { return string(s.ID) == m.ID })
-		if known {
-			continue
-		}
-		g.log.Info("a new node joins", "peer", m.ID, "raft", m.Raft)
-		err := g.raft.AddNonvoter(raft.ServerID(m.ID), raft.ServerAddress(m.Raft), 0, enqueueTimeout).Error()
-		if err != nil {
-			return outcome(g.id, err)
+		if _, err := n.changeMember(ctx, &memberChange{Group: g.id, Add: m}); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -421,6 +422,9 @@ func (n *Node) heard(s status) {
 		n.peers.meet(s.Member)
 		return
 	}
+	if !n.belongs(s.ID) {
+		return // it was removed, or joins and is heard of again in a second
+	}
 	if n.peers.note(s) {
 		n.log.Info("a peer has announced its addresses", "peer", s.ID, "raft", s.Raft, "http", s.HTTP)
 		n.saveMembers()
@@ -481,7 +485,7 @@ func (n *Node) Leader(shard uint32) (m Member, local, known bool) {
 	if g == nil {
 		return Member{}, false, false
 	}
-	id := g.leader()
+	id := n.leaderOf(g)
 	switch {
 	case id == "":
 		return Member{}, false, false
@@ -542,6 +546,7 @@ type Check struct {
 // Ready says whether this node can serve, check by check.
 func (n *Node) Ready() []Check {
 	checks := []Check{{Name: "cluster", OK: n.groups.Load() != nil, Detail: "the node does not belong to a cluster yet"}}
+	checks = append(checks, Check{Name: "member", OK: !n.removed.Load(), Detail: farewell})
 	checks = append(checks, Check{Name: "draining", OK: !n.draining.Load(), Detail: "the node is shutting down"})
 	checks = append(checks, Check{Name: "catalog", OK: n.CatalogCurrent(), Detail: "the catalog has not caught up yet"})
 	for _, g := range n.groupList() {

@@ -36,6 +36,8 @@ type status struct {
 	Groups    []groupStatus `json:"groups,omitempty"`
 	// Strangers are fresh nodes that asked this one, while it is fresh itself.
 	Strangers []Member `json:"strangers,omitempty"`
+	// YouAreRemoved answers a node that was removed from the cluster.
+	YouAreRemoved bool `json:"you_are_removed,omitempty"`
 }
 
 // groupStatus is one replica of a group.
@@ -171,6 +173,31 @@ func (p *peers) put(m Member) {
 	p.book[m.ID] = m
 }
 
+// forget takes a node out of the book.
+func (p *peers) forget(id string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.book, id)
+	delete(p.heard, id)
+	delete(p.lags, id)
+}
+
+// leaderOf is the leader of a group as the peers told lately: the one of the
+// highest term.
+func (p *peers) leaderOf(group uint32) (id string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var term uint64
+	for _, s := range p.heard {
+		for _, g := range s.Groups {
+			if g.ID == group && g.Leader != "" && g.Term >= term && time.Since(s.at) < unreachableAfter {
+				id, term = g.Leader, g.Term
+			}
+		}
+	}
+	return id
+}
+
 // member returns the addresses of a node.
 func (p *peers) member(id string) (Member, bool) {
 	p.mu.Lock()
@@ -231,6 +258,13 @@ func (n *Node) probe(ctx context.Context) {
 
 // probeOnce exchanges status with every other member.
 func (n *Node) probeOnce(ctx context.Context) {
+	n.forgetStrangers()
+	if n.catalog.View().IsRemoved(n.cfg.NodeID) {
+		n.beRemoved()
+	}
+	if n.removed.Load() {
+		n.quieten()
+	}
 	var wg sync.WaitGroup
 	for _, m := range n.peers.members() {
 		if m.ID != n.cfg.NodeID {
@@ -248,6 +282,9 @@ func (n *Node) ask(ctx context.Context, addr string) (status, error) {
 	var s status
 	if err := n.call(ctx, addr, methodStatus, own, &s); err != nil {
 		return s, err
+	}
+	if s.YouAreRemoved && s.ClusterID == own.ClusterID {
+		n.beRemoved()
 	}
 	n.heard(s)
 	n.peers.measure(s, own.Groups)
@@ -283,4 +320,5 @@ const (
 
 	methodTransfer uint8 = 9  // handing -> handing, with the new leader
 	methodHold     uint8 = 10 // handing -> nothing; the answering node is about to get it
+	methodMember   uint8 = 11 // memberChange -> memberAnswer
 )

@@ -44,8 +44,8 @@ func (n *Node) clusterNode(m Member) api.ClusterNode {
 func (n *Node) shardStatus(g *group) api.ShardStatus {
 	own := g.status()
 	s := api.ShardStatus{ID: g.id, Term: own.Term, Members: []api.MemberStatus{}}
-	if own.Leader != "" {
-		s.Leader = &own.Leader
+	if leader := n.leaderOf(g); leader != "" {
+		s.Leader = &leader
 	}
 	var commit uint64
 	for _, server := range g.servers() {

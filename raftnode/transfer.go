@@ -43,7 +43,7 @@ func (n *Node) Transfer(ctx context.Context, shard uint32, to string, noForward 
 	}
 	req, done := handing{shard, to}, handing{}
 	err = n.untilLed(ctx, g, noForward, func() (err error) {
-		at := g.leader()
+		at := n.leaderOf(g)
 		if at == n.cfg.NodeID {
 			done, err = n.transfer(ctx, &req)
 			return err
@@ -101,10 +101,12 @@ func (n *Node) successor(ctx context.Context, g *group, to string) (id string, e
 	for _, id := range candidates {
 		s, ok := n.peers.fresh(id)
 		switch {
-		case !slices.ContainsFunc(g.servers(), func(s raft.Server) bool { return string(s.ID) == id }):
+		case !g.has(id):
 			err = api.NewProblem(api.InvalidRequest, "to: there is no node %.64s in %s; its voters are %s", id, g, strings.Join(voters, ", "))
 		case !slices.Contains(voters, id):
 			err = api.NewProblem(api.Conflict, "node %s has no vote in %s yet; it gets one once it has caught up with every shard", id, g)
+		case n.catalog.View().IsRemoved(id):
+			err = api.NewProblem(api.Conflict, "node %s is being removed from the cluster, so it can't lead %s", id, g)
 		case !ok:
 			err = api.NewProblem(api.Conflict, "node %s does not answer, so it can't lead %s", id, g)
 		case s.Draining:
@@ -133,7 +135,7 @@ func (n *Node) awaitLeader(ctx context.Context, g *group, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, officePatience)
 	defer cancel()
 	for {
-		if g.leader() == id && n.serves(ctx, id, g) {
+		if n.leaderOf(g) == id && n.serves(ctx, id, g) {
 			return nil
 		}
 		select {

@@ -12,6 +12,8 @@ import (
 	"os"
 	"strconv"
 	"strings"
+
+	"github.com/rlstore/rlstore/api"
 )
 
 // Config is what one node is told. The zero value is a node that listens on
@@ -172,15 +174,10 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// checkNodeID keeps ids to what can stand in a file name, a metric's label and
-// a log line without quoting.
+// checkNodeID is api.CheckNodeID as one of the faults of a configuration.
 func checkNodeID(id string) error {
-	ok := len(id) <= 64
-	for _, r := range id {
-		ok = ok && (r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._-", r))
-	}
-	if !ok {
-		return fmt.Errorf("%q is not a node id: 1 to 64 of A-Z, a-z, 0-9, dot, underscore and hyphen", id)
+	if err := api.CheckNodeID(id); err != nil {
+		return errors.New(api.AsProblem(err).Detail)
 	}
 	return nil
 }

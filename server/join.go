@@ -17,6 +17,7 @@ import (
 // catalog is the node's catalog for the limiter.
 type catalog struct{ node *raftnode.Node }
 
+func (c catalog) Removed() bool                          { return c.node.Removed() }
 func (c catalog) Current() bool                          { return c.node.CatalogCurrent() }
 func (c catalog) Policy(name string) (*policy.Set, bool) { return c.node.Catalog().Policy(name) }
 func (c catalog) Route(slot uint16) uint32               { return c.node.Catalog().Route(slot) }
@@ -67,6 +68,9 @@ func (p policies) List() (api.PolicyList, error) {
 func (p policies) current() error {
 	if p.node.CatalogCurrent() {
 		return nil
+	}
+	if p.node.Removed() {
+		return api.NewProblem(api.Draining, "this node was removed from the cluster; ask another one")
 	}
 	e := api.NewProblem(api.NoLeader, "this node is starting, and has not caught up with the policies yet")
 	e.RetryAfter = time.Second

@@ -1,0 +1,259 @@
+package raftnode
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/rlstore/rlstore/api"
+	"github.com/rlstore/rlstore/fsm"
+)
+
+// How a node leaves for good. Whichever node is asked drives:
+//
+//  1. it asks the leader of every group whether the group can do without the
+//     node, so that nothing begins that can't be finished;
+//  2. the catalog remembers the node as removed. From then on nobody adds it
+//     again, gives it a vote or hands it a leadership; and it is told, by the
+//     catalog itself or by the answer to its next question, and says so;
+//  3. each group's leader takes it out, a shard after the other, the catalog
+//     last. A leader that is the node itself hands over first.
+//
+// Each step finds what an earlier attempt has done already, so a removal that
+// was cut off is finished by asking again. The members are those of the catalog's
+// configuration: the node counts as one until the last step.
+
+// memberChange is asked of the leader of a group.
+type memberChange struct {
+	Group  uint32  `json:"group"`
+	Add    *Member `json:"add,omitempty"`    // as a nonvoter; see promote
+	Remove string  `json:"remove,omitempty"` // node id
+	Check  bool    `json:"check,omitempty"`  // of a removal: only tell whether it can be
+}
+
+// memberAnswer tells what the group was like before the change.
+type memberAnswer struct {
+	Present bool `json:"present"`
+}
+
+// settlePatience bounds the wait until this node, too, has heard of a change of
+// the members that it drove.
+const settlePatience = time.Second
+
+// RemoveMember takes a node out of every group, and bars it from coming back. Its
+// errors are *api.Problem.
+func (n *Node) RemoveMember(ctx context.Context, id string) error {
+	catalog, err := n.group(0)
+	if err != nil {
+		return err
+	}
+	present := false
+	for _, g := range n.groupList() {
+		a, err := n.changeGroup(ctx, g, memberChange{Group: g.id, Remove: id, Check: true})
+		if err != nil {
+			return err
+		}
+		present = present || a.Present
+	}
+	switch removed := n.catalog.View().IsRemoved(id); {
+	case !present && removed:
+		return nil
+	case !present:
+		return api.NewProblem(api.NotFound, "there is no node %s in this cluster", id)
+	case !removed:
+		if _, err := n.ChangeCatalog(ctx, fsm.CatalogCommand{RemoveMember: &fsm.RemoveMember{ID: id}}, false); err != nil {
+			return err
+		}
+	}
+	for _, g := range append(slices.Clone(n.groupList()[1:]), catalog) {
+		if _, err := n.changeGroup(ctx, g, memberChange{Group: g.id, Remove: id}); err != nil {
+			return err
+		}
+	}
+	n.log.Info("a node was removed from every group", "removed", id)
+	settle(ctx, func() bool { return !n.belongs(id) })
+	n.forgetStrangers()
+	return nil
+}
+
+// settle waits for what will come about without it, but not for long.
+func settle(ctx context.Context, f func() bool) {
+	ctx, cancel := context.WithTimeout(ctx, settlePatience)
+	defer cancel()
+	for !f() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// changeGroup has the leader of g make a change, wherever it is.
+func (n *Node) changeGroup(ctx context.Context, g *group, c memberChange) (a memberAnswer, err error) {
+	err = n.untilLed(ctx, g, false, func() (err error) {
+		leader := n.leaderOf(g)
+		if leader == n.cfg.NodeID {
+			a, err = n.changeMember(ctx, &c)
+			return err
+		}
+		return n.callLeader(ctx, g, leader, methodMember, c, &a)
+	})
+	return a, err
+}
+
+// changeMember is changeGroup on the node that leads.
+func (n *Node) changeMember(ctx context.Context, c *memberChange) (a memberAnswer, err error) {
+	g, err := n.group(c.Group)
+	if err != nil {
+		return a, err
+	}
+	// One change after the other: what one has looked at, no other changes.
+	if err := g.changing.Acquire(ctx, 1); err != nil {
+		return a, api.NewProblem(api.Overloaded, "another change of the members of %s is under way", g)
+	}
+	defer g.changing.Release(1)
+	if !g.leading.Load() {
+		return a, notLeader(g.id)
+	}
+	id := c.Remove
+	if c.Add != nil {
+		id = c.Add.ID
+	}
+	a.Present = g.has(id)
+	switch {
+	case c.Add != nil && !a.Present:
+		return a, n.addNonvoter(g, c.Add)
+	case c.Add == nil && a.Present:
+		return a, n.removeServer(ctx, g, id, c.Check)
+	}
+	return a, nil
+}
+
+func (n *Node) addNonvoter(g *group, m *Member) error {
+	if n.catalog.View().IsRemoved(m.ID) {
+		return api.NewProblem(api.Conflict, "node %s was removed from this cluster; start it with an empty folder under a new --node-id", m.ID)
+	}
+	g.log.Info("a new node joins", "peer", m.ID, "raft", m.Raft)
+	if err := g.raft.AddNonvoter(raft.ServerID(m.ID), raft.ServerAddress(m.Raft), 0, enqueueTimeout).Error(); err != nil {
+		return outcome(g.id, err)
+	}
+	return nil
+}
+
+func (n *Node) removeServer(ctx context.Context, g *group, id string, check bool) error {
+	if err := n.canSpare(g, id); err != nil || check {
+		return err
+	}
+	if id == n.cfg.NodeID {
+		if _, err := n.transfer(ctx, &handing{Shard: g.id}); err != nil {
+			return err
+		}
+		return notLeader(g.id) // the next leader goes on
+	}
+	if err := g.raft.RemoveServer(raft.ServerID(id), 0, enqueueTimeout).Error(); err != nil {
+		return outcome(g.id, err)
+	}
+	g.log.Info("a node was removed", "removed", id)
+	return nil
+}
+
+// canSpare refuses the removal of a node whose group could then decide nothing:
+// of the voters that remain, a majority has to answer. To remove one that does
+// not answer itself never makes that worse.
+func (n *Node) canSpare(g *group, id string) error {
+	voters := voterIDs(g)
+	if !slices.Contains(voters, id) {
+		return nil
+	}
+	left := slices.DeleteFunc(voters, func(v string) bool { return v == id })
+	away := slices.DeleteFunc(slices.Clone(left), func(v string) bool {
+		_, ok := n.peers.fresh(v)
+		return ok || v == n.cfg.NodeID
+	})
+	switch {
+	case len(left) == 0:
+		return api.NewProblem(api.Conflict, "node %s is the only voter of %s", id, g)
+	case len(left)-len(away) <= len(left)/2:
+		return api.NewProblem(api.Conflict, "without node %s, %s would have %d voters without a majority that answers; not answering: %s; bring it back, or remove it first",
+			id, g, len(left), strings.Join(away, ", "))
+	}
+	return nil
+}
+
+// has tells whether a node is in the group's configuration.
+func (g *group) has(id string) bool {
+	return slices.ContainsFunc(g.servers(), func(s raft.Server) bool { return string(s.ID) == id })
+}
+
+// belongs tells whether a node is in the configuration of any group, as far as
+// this node knows: one that has yet to learn a configuration takes anybody for a
+// member.
+func (n *Node) belongs(id string) bool {
+	groups := n.groupList()
+	for _, g := range groups {
+		if g.has(id) || len(g.servers()) == 0 {
+			return true
+		}
+	}
+	return groups == nil
+}
+
+// forgetStrangers takes those out of the address book that are members no more.
+func (n *Node) forgetStrangers() {
+	changed := false
+	for _, m := range n.peers.members() {
+		if m.ID != n.cfg.NodeID && !n.belongs(m.ID) {
+			n.peers.forget(m.ID)
+			n.log.Info("a node is not a member any more", "peer", m.ID)
+			changed = true
+		}
+	}
+	if changed {
+		n.saveMembers()
+	}
+}
+
+// farewell is what a removed node says of itself.
+const farewell = "this node was removed from the cluster; stop it, and start it with an empty folder under a new --node-id to come back"
+
+// quieten keeps a removed node from asking for votes. Nobody would give it one, but
+// it may never get the entry that tells its Raft so, and would ask every second.
+func (n *Node) quieten() {
+	for _, g := range n.groupList() {
+		rc := g.raft.ReloadableConfig()
+		// A leader's pace is a tenth of its timeout: first it hands over.
+		if rc.HeartbeatTimeout == never || g.raft.State() == raft.Leader {
+			continue
+		}
+		rc.HeartbeatTimeout, rc.ElectionTimeout = never, never
+		if err := g.raft.ReloadConfig(rc); err != nil {
+			g.log.Warn("the removed node goes on asking for votes", "error", err)
+		}
+	}
+}
+
+// never is longer than a removed node runs.
+const never = 10_000 * time.Hour
+
+// Removed says that this node was removed from its cluster.
+func (n *Node) Removed() bool { return n.removed.Load() }
+
+// beRemoved notes, for good, that this node was removed. It stays up to say so, and
+// to tell clients where the others are.
+func (n *Node) beRemoved() {
+	if n.removed.Swap(true) {
+		return
+	}
+	n.log.Error(farewell)
+	n.idMu.Lock()
+	defer n.idMu.Unlock()
+	next := n.id
+	next.Removed = true
+	if err := n.keep(next); err != nil {
+		n.log.Warn("could not note that this node was removed", "error", err)
+	}
+}

@@ -1,0 +1,226 @@
+package raftnode
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rlstore/rlstore/api"
+	"github.com/rlstore/rlstore/fsm"
+)
+
+// removal is a request's time, with room for a slow machine.
+func removal(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// members lists who is in the cluster in the eyes of n.
+func members(n *Node) (ids []string) {
+	for _, m := range n.Cluster().Nodes {
+		ids = append(ids, m.ID)
+	}
+	return ids
+}
+
+// knows tells whether a node stands in another one's address book, in memory or
+// on its disk.
+func (c *testCluster) knows(i int, id string) bool {
+	c.t.Helper()
+	b, err := os.ReadFile(filepath.Join(c.config(i).DataDir, "node.json"))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	_, book := c.nodes[i].peers.member(id)
+	_, members, _ := strings.Cut(string(b), `"members"`)
+	members, _, _ = strings.Cut(members, "]") // a plan that began the cluster follows
+	return book || strings.Contains(members, `"`+id+`"`)
+}
+
+// failing is the check of n that fails, or "".
+func failing(n *Node, name string) string {
+	for _, check := range n.Ready() {
+		if check.Name == name && !check.OK {
+			return check.Detail
+		}
+	}
+	return ""
+}
+
+// A node that is removed leaves every group and every address book, says so, knows
+// who leads, and refuses to start again. Nobody elects because of it.
+func TestRemovedNodeIsGoneForGood(t *testing.T) {
+	c := startCluster(t, 3)
+	at, leader := c.leader(1)
+	for range 3 {
+		mustTake(t, leader, 1)
+	}
+	// The one that leads, through itself: the hardest case.
+	id := leader.NodeID()
+	if err := leader.RemoveMember(removal(t), id); err != nil {
+		t.Fatal(err)
+	}
+	rest := []int{(at + 1) % 3, (at + 2) % 3}
+	eventually(t, "everybody has heard of it", func() bool {
+		for _, i := range rest {
+			if slices.Contains(members(c.nodes[i]), id) || c.knows(i, id) {
+				return false
+			}
+			for _, g := range c.nodes[i].groupList() {
+				if g.has(id) || g.leader() == id || g.leader() == "" {
+					return false
+				}
+			}
+		}
+		return failing(leader, "member") != ""
+	})
+	if s := failing(leader, "member"); !strings.Contains(s, "was removed") || !strings.Contains(s, "new --node-id") {
+		t.Errorf("it says %q", s)
+	}
+	terms := func() (sum uint64) {
+		for _, g := range c.nodes[rest[0]].groupList() {
+			sum += g.status().Term
+		}
+		return sum
+	}
+	before := terms()
+	var next *Node
+	eventually(t, "the removed node knows the new leader", func() bool {
+		m, local, known := leader.Leader(1)
+		for _, i := range rest {
+			if c.nodes[i].NodeID() == m.ID {
+				next = c.nodes[i]
+			}
+		}
+		return known && !local && next != nil
+	})
+	if leader.CatalogCurrent() {
+		t.Error("it claims to hear of policies")
+	}
+	if res := mustTake(t, next, 1); res.Limits[0].Remaining >= 9 { // one flows in each second
+		t.Errorf("%d are left: the takes before are forgotten", res.Limits[0].Remaining)
+	}
+	if err := c.nodes[rest[0]].RemoveMember(removal(t), id); err != nil {
+		t.Errorf("removed again: %v", err)
+	}
+	if err := c.nodes[rest[0]].add(removal(t), &Member{ID: id, Raft: c.addrs[at]}); err == nil {
+		for _, g := range c.nodes[rest[0]].groupList() {
+			if g.has(id) {
+				t.Errorf("it was added to %s again", g)
+			}
+		}
+	}
+	// Its own elections would be seen by now: they come every 300 ms or so.
+	eventually(t, "the removed node misses its leaders", func() bool { return leader.groupList()[0].leader() == "" })
+	if after := terms(); after != before {
+		t.Errorf("the terms of the others went from %d to %d", before, after)
+	}
+
+	c.close(at)
+	cfg := c.config(at)
+	cfg.Join, cfg.Listener = c.addrs, c.listen(at)
+	if _, err := Open(cfg); err == nil || !strings.Contains(err.Error(), "was removed from its cluster") {
+		t.Errorf("started again, it said %v", err)
+	}
+}
+
+// A node that was removed while it was down hears of it when it comes back, and
+// is not taken in again; nor under its old id with an empty folder.
+func TestNodeRemovedWhileItWasDown(t *testing.T) {
+	c := startCluster(t, 3)
+	c.close(2)
+	eventually(t, "the others miss it", func() bool {
+		_, one := c.nodes[0].peers.fresh("n3")
+		_, two := c.nodes[1].peers.fresh("n3")
+		return !one && !two
+	})
+	p := api.AsProblem(c.nodes[0].RemoveMember(removal(t), "n2"))
+	if p.Code != api.Conflict || !strings.Contains(p.Detail, "n3") {
+		t.Fatalf("n2 was to be removed while n3 is down: %v", p)
+	}
+	if c.nodes[0].Catalog().IsRemoved("n2") {
+		t.Fatal("what was refused has begun")
+	}
+	if err := c.nodes[0].RemoveMember(removal(t), "n3"); err != nil {
+		t.Fatal(err)
+	}
+	c.nodes[2] = c.open(c.config(2), c.listen(2))
+	eventually(t, "the node says that it was removed", func() bool { return failing(c.nodes[2], "member") != "" })
+	for _, i := range []int{0, 1} {
+		if got := members(c.nodes[i]); !slices.Equal(got, []string{"n1", "n2"}) {
+			t.Errorf("n%d lists %v", i+1, got)
+		}
+		eventually(t, "its address is forgotten", func() bool { return !c.knows(i, "n3") })
+	}
+	c.close(2)
+
+	fatal := make(chan error, 1)
+	cfg := c.config(2)
+	cfg.DataDir, cfg.Join = t.TempDir(), c.addrs[:2]
+	cfg.OnFatal = func(err error) { fatal <- err }
+	c.nodes[2] = c.open(cfg, c.listen(2))
+	select {
+	case err := <-fatal:
+		if !strings.Contains(err.Error(), "was removed from the cluster") {
+			t.Fatal(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("it was not refused")
+	}
+
+	// Down to one, and no further.
+	_, leader := c.leader(1)
+	if err := leader.RemoveMember(removal(t), "n2"); err != nil {
+		t.Fatal(err)
+	}
+	if p := api.AsProblem(c.nodes[0].RemoveMember(removal(t), "n1")); p.Code != api.Conflict {
+		t.Errorf("the last node: %v", p)
+	}
+	mustTake(t, c.nodes[0], 1)
+}
+
+// A removal that was cut off half-way is finished by asking again, through
+// another node.
+func TestRemovalGoesOnWhereItWasCutOff(t *testing.T) {
+	c := startCluster(t, 3)
+	ctx := removal(t)
+	if _, err := c.nodes[0].ChangeCatalog(ctx, fsm.CatalogCommand{RemoveMember: &fsm.RemoveMember{ID: "n3"}}, false); err != nil {
+		t.Fatal(err)
+	}
+	g, err := c.nodes[0].group(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.nodes[0].changeGroup(ctx, g, memberChange{Group: 2, Remove: "n3"}); err != nil {
+		t.Fatal(err)
+	}
+	if got := members(c.nodes[0]); !slices.Contains(got, "n3") {
+		t.Fatalf("half removed, it is no member of %v any more", got)
+	}
+	if err := c.nodes[1].RemoveMember(ctx, "n3"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is in no group", func() bool { return !c.nodes[0].belongs("n3") && !c.nodes[1].belongs("n3") })
+	if p := api.AsProblem(c.nodes[1].RemoveMember(ctx, "n9")); p.Code != api.NotFound {
+		t.Errorf("a node that never was: %v", p)
+	}
+
+	// The next one comes under a new id, and gets its votes.
+	l := c.listen(3)
+	cfg := c.config(3)
+	cfg.Join = c.addrs[:1]
+	c.nodes = append(c.nodes, c.open(cfg, l))
+	eventually(t, "the new node votes in every group", func() bool {
+		for _, g := range c.nodes[0].groupList() {
+			if !slices.Equal(voterIDs(g), []string{"n1", "n2", "n4"}) {
+				return false
+			}
+		}
+		return true
+	})
+}
