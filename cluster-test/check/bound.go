@@ -25,27 +25,24 @@ type stretch struct {
 
 // bounds checks the admissions of one shard, from the answers alone: from the
 // log comes only where resets and edits part the stretches, and what was given
-// back unseen.
+// back without an answer.
 func (c *checker) bounds(places []*place) {
 	stretches := map[bucketName]*stretch{}
 	for _, p := range places {
-		if p.verdict != allowed && p.verdict != refunded && p.verdict != forgot {
-			continue
-		}
 		name := bucketName{p.op.set.policy, p.op.key}
-		if p.verdict == forgot {
-			delete(stretches, name)
-			continue
-		}
 		var op *Op // whose answer it is, if it was answered here
-		set := p.op.set
+		set, what := p.op.set, p.verdict
 		if p.owner >= 0 && c.h.Ops[p.owner].placed() {
 			op = &c.h.Ops[p.owner]
+			what = op.told()
 			if op.Answer.Revision != set.revision {
 				set = c.numbersOf(set.policy, op.Answer.Revision)
 			}
 		}
-		if set == nil { // told of elsewhere
+		if what != allowed && what != refunded && what != forgot {
+			continue
+		}
+		if what == forgot || set == nil { // told of elsewhere
 			delete(stretches, name)
 			continue
 		}
@@ -55,14 +52,27 @@ func (c *checker) bounds(places []*place) {
 			stretches[name] = s
 		}
 		switch {
-		case p.verdict == refunded && op != nil && len(set.limits) == 1:
+		case what == refunded && op != nil && len(set.limits) == 1:
 			s.admitted -= op.Answer.Refunded
-		case p.verdict == refunded: // what each limit got is not told
+		case what == refunded: // what each limit got is not told
 			s.admitted -= p.op.cost
-		case op != nil && op.Answer.Allowed:
+		case op != nil:
 			s.admit(c, p, op)
 		}
 	}
+}
+
+// told is what an operation was told became of it.
+func (op *Op) told() verdict {
+	switch {
+	case op.Kind == take && op.Answer.Allowed:
+		return allowed
+	case op.Kind == take:
+		return denied
+	case op.Kind == refund:
+		return refunded
+	}
+	return told
 }
 
 // admit adds an admission and checks every interval that ends there.

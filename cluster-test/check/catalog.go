@@ -185,19 +185,18 @@ func (c *checker) numbersOf(policy string, revision uint64) *numbers {
 	return c.catalog.sets[setKey{policy, revision}]
 }
 
-// setsOf returns all sets of limits that a policy is known to have had.
-func (c *checker) setsOf(policy string) (sets []*numbers) {
-	for key, s := range c.catalog.sets {
-		if key.policy == policy {
-			sets = append(sets, s)
-		}
+// setAt returns the same, and for limits that are in no catalog what a shard's
+// log has, as far as it was read.
+func (c *checker) setAt(policy string, revision uint64) *numbers {
+	if s := c.numbersOf(policy, revision); s != nil {
+		return s
 	}
 	for _, s := range c.sets {
-		if s.policy == policy && s.refusal == "" && c.numbersOf(policy, s.revision) == nil {
-			sets = append(sets, s)
+		if s.policy == policy && s.revision == revision && s.refusal == "" {
+			return s
 		}
 	}
-	return sets
+	return nil
 }
 
 // checkSets checks that the sets of limits in the shards' logs are those of the

@@ -150,6 +150,10 @@ func (op *Op) is(l *logOp) bool {
 	return policy && op.Kind == l.kind && op.Key == l.key && op.cost() == l.cost && op.RequestID == l.requestID
 }
 
+// inline says whether the operation brought its limits along, which a recorder
+// may name as the store does, or not at all.
+func (op *Op) inline() bool { return op.Policy == "" || strings.HasPrefix(op.Policy, inlinePrefix) }
+
 // inlinePrefix begins the policy's name of limits that came with a request.
 const inlinePrefix = "inline:"
 

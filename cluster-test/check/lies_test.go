@@ -39,12 +39,16 @@ func (l *liar) op(where func(*Op) bool) *Op {
 	return op
 }
 
-func decidedOp(op *Op) bool { return op.placed() && !op.Answer.Duplicate && op.Atomic == 0 }
+func decidedOp(op *Op) bool { return op.placed() && !op.Stale && !op.Answer.Duplicate && op.Atomic == 0 }
 
 func allowedTake(op *Op) bool { return decidedOp(op) && op.Kind == take && op.Answer.Allowed }
 
 // TestLiesAreFound tells one lie in each of many true histories.
 func TestLiesAreFound(t *testing.T) {
+	var truths []Input
+	for seed := range uint64(24) {
+		truths = append(truths, newWorld(t, 1000+seed, right(2)).run(700).input())
+	}
 	for _, lie := range []struct {
 		name string
 		want Kind
@@ -279,9 +283,11 @@ func TestLiesAreFound(t *testing.T) {
 	} {
 		t.Run(lie.name, func(t *testing.T) {
 			told := 0
-			for seed := range uint64(24) {
-				in := rightWorld(t, 1000+seed, 2).run(700).input()
-				l := &liar{Input: copyInput(in), rnd: rand.New(rand.NewPCG(seed, 2))}
+			for seed, in := range truths {
+				if told == 6 {
+					break
+				}
+				l := &liar{Input: copyInput(in), rnd: rand.New(rand.NewPCG(uint64(seed), 2))}
 				if !lie.tell(l) {
 					continue
 				}

@@ -91,11 +91,7 @@ func (c *checker) linearSet(policy string, ops []int) (set *numbers) {
 			continue
 		}
 		if set == nil {
-			for _, s := range c.setsOf(policy) {
-				if s.revision == op.Answer.Revision {
-					set = s
-				}
-			}
+			set = c.setAt(policy, op.Answer.Revision)
 		}
 		if set == nil || op.Answer.Revision != set.revision {
 			return nil

@@ -20,10 +20,10 @@ type world struct {
 	t   testing.TB
 	rnd *rand.Rand
 
+	setup
 	now     int64 // ns on the recorder's clock
-	fast    int64 // by how many percent cluster time runs fast; 0 is right
 	h       History
-	shards  []*worldShard
+	groups  []*worldShard
 	catalog *fsm.Catalog
 	log0    []Entry              // the catalog's
 	views   []*fsm.CatalogView   // newest last
@@ -32,6 +32,27 @@ type world struct {
 	ids     int
 	batches int64
 	pending []*sent
+}
+
+// setup is what kind of world it is.
+type setup struct {
+	shards    int
+	tags      int   // each with a few keys; few tags make hot keys
+	steady    bool  // policies are not edited
+	fast      int64 // by how many percent cluster time runs fast; 0 is right
+	machineOf func(shard uint32) machine
+}
+
+// right is a world of many keys and edits without a fault.
+func right(shards int) setup {
+	return setup{shards: shards, tags: 6, machineOf: func(shard uint32) machine { return rightMachine{fsm.NewBuckets(shard)} }}
+}
+
+// hot is the same with few keys and no edits.
+func hot() setup {
+	s := right(2)
+	s.tags, s.steady = 1, true
+	return s
 }
 
 // worldShard is one group with its one machine: that replicas agree is a matter
@@ -71,25 +92,20 @@ type sent struct {
 	heard  bool  // the last answer arrives
 }
 
-func newWorld(t testing.TB, seed uint64, shards int, machineOf func(shard uint32) machine) *world {
-	w := &world{t: t, rnd: rand.New(rand.NewPCG(seed, 1)), now: int64(time.Second), catalog: fsm.NewCatalog(), busy: make([]int64, 12), session: map[int]*api.Session{}}
+func newWorld(t testing.TB, seed uint64, s setup) *world {
+	w := &world{t: t, setup: s, rnd: rand.New(rand.NewPCG(seed, 1)), now: int64(time.Second), catalog: fsm.NewCatalog(), busy: make([]int64, 12), session: map[int]*api.Session{}}
 	w.views = append(w.views, w.catalog.View())
-	m := api.EvenSlotMap(uint32(shards))
+	m := api.EvenSlotMap(uint32(s.shards))
 	w.command(fsm.CatalogCommand{Init: &fsm.CatalogInit{ClusterID: "c", SlotMap: m}})
-	for id := uint32(1); id <= uint32(shards); id++ {
-		s := &worldShard{id: id, machine: machineOf(id), term: 1, index: 1}
-		w.shards = append(w.shards, s)
+	for id := uint32(1); id <= uint32(w.setup.shards); id++ {
+		s := &worldShard{id: id, machine: s.machineOf(id), term: 1, index: 1}
+		w.groups = append(w.groups, s)
 		w.append(s, fsm.EncodeOwn(w.stamp(s), m.Version, m.Ranges))
 	}
 	w.edit("api", api.Limit{Name: "burst", Rate: 10, Per: api.Duration(time.Second), Burst: 10})
 	w.edit("two", api.Limit{Name: "a", Rate: 3, Per: api.Duration(time.Second), Burst: 5}, api.Limit{Name: "b", Rate: 7, Per: api.Duration(7 * time.Second / 2), Burst: 6})
 	w.edit("slow", api.Limit{Name: "daily", Rate: 100, Per: api.Duration(24 * time.Hour), Burst: 30})
 	return w
-}
-
-// rightWorld has no fault.
-func rightWorld(t testing.TB, seed uint64, shards int) *world {
-	return newWorld(t, seed, shards, func(shard uint32) machine { return rightMachine{fsm.NewBuckets(shard)} })
 }
 
 func (w *world) stamp(s *worldShard) uint64 {
@@ -182,13 +198,13 @@ func (w *world) step() {
 			w.seal(w.pending[w.rnd.IntN(len(w.pending))].shard, 80)
 		}
 	case n < 965:
-		s := w.shards[w.rnd.IntN(len(w.shards))]
+		s := w.groups[w.rnd.IntN(len(w.groups))]
 		w.append(s, fsm.EncodeTick(w.stamp(s)))
 	case n < 980: // another leads, and what passed since the last stamp is lost in part
-		s := w.shards[w.rnd.IntN(len(w.shards))]
+		s := w.groups[w.rnd.IntN(len(w.groups))]
 		s.term++
 		s.lag += w.rnd.Int64N(1e8)
-	case n < 994:
+	case n < 994 && !w.steady:
 		rate, burst := w.rnd.Int64N(20)+1, w.rnd.Int64N(15)+3
 		switch w.rnd.IntN(4) {
 		case 0:
@@ -203,6 +219,7 @@ func (w *world) step() {
 		}
 	case n < 998:
 		w.now += int64(w.rnd.IntN(5000)) * 1e6
+	case w.steady:
 	default: // beyond what is remembered, when nobody repeats anything
 		w.drain()
 		w.now += int64(time.Duration(w.rnd.IntN(12)) * time.Minute)
@@ -219,8 +236,12 @@ func (w *world) ask() {
 	if w.chance(5) { // a router that is behind
 		view = w.views[max(0, len(w.views)-1-w.rnd.IntN(3))]
 	}
-	tag := fmt.Sprint("{", w.rnd.IntN(6), "}")
-	b := &sent{shard: w.shards[view.Route(api.Slot(tag))-1], copies: 1, heard: true}
+	tag := fmt.Sprint("{", w.rnd.IntN(w.tags), "}")
+	if w.chance(3) {
+		w.peekStale(client, tag)
+		return
+	}
+	b := &sent{shard: w.groups[view.Route(api.Slot(tag))-1], copies: 1, heard: true}
 	n, atomic := 1, w.chance(10)
 	if atomic {
 		n = 2 + w.rnd.IntN(3)
@@ -311,6 +332,20 @@ func (w *world) add(b *sent, view *fsm.CatalogView, client int, tag string, atom
 	w.h.Ops = append(w.h.Ops, op)
 }
 
+// peekStale peeks without the log, if the machine can.
+func (w *world) peekStale(client int, tag string) {
+	view := w.views[len(w.views)-1]
+	s := w.groups[view.Route(api.Slot(tag))-1]
+	m, ok := s.machine.(rightMachine)
+	set, known := view.Policy("two")
+	if !ok || !known {
+		return
+	}
+	w.h.Ops = append(w.h.Ops, Op{Client: client, Call: w.now, Kind: peek, Policy: "two", Key: tag + "0", Stale: true})
+	b := &sent{ops: []int{len(w.h.Ops) - 1}}
+	w.answer(b, m.PeekStale(api.Op{Kind: api.Peek, Key: tag + "0"}, set))
+}
+
 // fails answers a batch without an answer.
 func (w *world) fails(b *sent, o Outcome, code api.Code) {
 	back := w.now + w.rnd.Int64N(5e6)
@@ -396,20 +431,20 @@ func (w *world) answer(b *sent, encoded []byte) {
 func (w *world) input() Input {
 	var all []Entry
 	all = append(all, w.log0...)
-	for _, s := range w.shards {
+	for _, s := range w.groups {
 		all = append(all, s.entries...)
 	}
 	again := slices.Clone(all)
-	for i := len(w.log0); i > 0; i-- {
-		again = append(again, w.log0[i-1:]...)
+	for i := range 5 {
+		again = append(again, w.log0[i*len(w.log0)/5:]...)
 	}
-	again = append(again, w.shards[0].entries[len(w.shards[0].entries)/2:]...)
+	again = append(again, w.groups[0].entries[len(w.groups[0].entries)/2:]...)
 	return Input{
 		History: &w.h,
 		Replicas: []*Replica{
 			{Node: "n1", Entries: all},
 			{Node: "n2", Entries: again},
-			{Node: "n3", Entries: w.shards[0].entries[len(w.shards[0].entries)/3:]},
+			{Node: "n3", Entries: w.groups[0].entries[len(w.groups[0].entries)/3:]},
 		},
 	}
 }

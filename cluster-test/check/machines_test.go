@@ -1,0 +1,323 @@
+package check
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/rlstore/rlstore/api"
+	"github.com/rlstore/rlstore/fsm"
+	"github.com/rlstore/rlstore/policy"
+)
+
+// brokenMachine is the store's own machine behind a fault: what it is given is
+// not quite the log, or what it answers not quite what it should.
+type brokenMachine struct {
+	t       testing.TB
+	rnd     *rand.Rand
+	inner   *fsm.Buckets
+	applied int // entries
+
+	// before may apply other entries to inner, at indexes below; change gives
+	// the entry that inner sees; after may change the replies, and inner.
+	before func(m *brokenMachine, index uint64, entry []byte)
+	change func(m *brokenMachine, g *logGroup)
+	after  func(m *brokenMachine, entry []byte, replies [][]byte)
+	speed  uint64 // of inner's time, if not 0
+
+	kept *bytes.Buffer // a snapshot, for after
+	seen map[string]uint64
+}
+
+func (m *brokenMachine) Apply(index uint64, entry []byte) ([][]byte, error) {
+	if m.before != nil {
+		m.before(m, index, entry)
+	}
+	m.applied++
+	seen := entry
+	if m.change != nil {
+		seen = rebuild(m.t, entry, func(g *logGroup) { m.change(m, g) })
+	}
+	if m.speed > 0 {
+		seen = restamp(seen, m.speed*stampOf(entry))
+	}
+	a, err := m.inner.Apply(index, seen)
+	if err != nil {
+		return nil, err
+	}
+	if m.after != nil {
+		m.after(m, entry, a.Replies)
+	}
+	return a.Replies, nil
+}
+
+// restarts is how often the machine was restored so far: every few entries.
+// What it knows under a name of before has another name since.
+func (m *brokenMachine) restarts() int { return m.applied / 4 }
+
+// extra applies an entry that is not in the log, one index before index.
+func (m *brokenMachine) extra(index uint64, entry []byte) {
+	if _, err := m.inner.Apply(index-1, entry); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// snapshot returns the state of inner.
+func (m *brokenMachine) snapshot() *bytes.Buffer {
+	var b bytes.Buffer
+	c := m.inner.Capture()
+	defer c.Release()
+	if _, err := c.WriteTo(&b); err != nil {
+		m.t.Fatal(err)
+	}
+	return &b
+}
+
+func (m *brokenMachine) restore(b *bytes.Buffer) {
+	if err := m.inner.Restore(b); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+func anonymous(g *logGroup) {
+	g.seq, g.acked = 0, 0
+	for i := range g.ops {
+		g.ops[i].requestID = ""
+	}
+}
+
+// TestBrokenMachinesAreFound runs each faulty machine under random load.
+func TestBrokenMachinesAreFound(t *testing.T) {
+	isTakes := func(entry []byte) bool { return entry[1] == entryTakes }
+	sometimes := func(m *brokenMachine, entry []byte) bool { return isTakes(entry) && m.rnd.IntN(100) < 6 }
+	for _, fault := range []struct {
+		name string
+		fast int64
+		hot  bool
+		m    brokenMachine
+		want []Kind
+	}{
+		{name: "charges an entry twice now and then", want: []Kind{WrongAnswer}, m: brokenMachine{
+			before: func(m *brokenMachine, index uint64, entry []byte) {
+				if sometimes(m, entry) {
+					m.extra(index, rebuild(m.t, entry, anonymous))
+				}
+			}}},
+		{name: "loses an entry's charges now and then", want: []Kind{WrongAnswer}, m: brokenMachine{
+			before: func(m *brokenMachine, _ uint64, entry []byte) {
+				if m.kept = nil; sometimes(m, entry) {
+					m.kept = m.snapshot()
+				}
+			},
+			after: func(m *brokenMachine, _ []byte, _ [][]byte) {
+				if m.kept != nil {
+					m.restore(m.kept)
+				}
+			}}},
+		{name: "restores snapshots without request ids", want: []Kind{DoubleCharge}, m: brokenMachine{
+			change: func(m *brokenMachine, g *logGroup) {
+				for i := range g.ops {
+					if g.ops[i].requestID != "" {
+						g.ops[i].requestID += fmt.Sprint("/", m.restarts())
+					}
+				}
+			}}},
+		{name: "restores snapshots without sessions", want: []Kind{DoubleCharge}, m: brokenMachine{
+			change: func(m *brokenMachine, g *logGroup) { g.session[15] ^= byte(m.restarts()) }}},
+		{name: "knows no request ids", want: []Kind{DoubleCharge}, m: brokenMachine{
+			change: func(_ *brokenMachine, g *logGroup) {
+				for i := range g.ops {
+					g.ops[i].requestID = ""
+				}
+			}}},
+		{name: "knows no sessions", want: []Kind{DoubleCharge}, m: brokenMachine{
+			change: func(_ *brokenMachine, g *logGroup) { g.seq, g.acked = 0, 0 }}},
+		{name: "refills twice", hot: true, want: []Kind{WrongAnswer, OverAdmitted}, m: brokenMachine{
+			speed: 2,
+			after: func(m *brokenMachine, entry []byte, replies [][]byte) {
+				for _, r := range replies {
+					retime(r, stampOf(entry))
+				}
+			}}},
+		{name: "forgets the time of the last entry when it restarts", want: []Kind{TimeWentBack, WrongAnswer}, m: brokenMachine{
+			after: func(m *brokenMachine, entry []byte, replies [][]byte) {
+				if m.rnd.IntN(10) == 0 {
+					for _, r := range replies {
+						retime(r, 1e9)
+					}
+				}
+			}}},
+		{name: "runs fast by a fiftieth", fast: 2, want: []Kind{TimeRanAhead}},
+		{name: "runs twice as fast", fast: 100, hot: true, want: []Kind{TimeRanAhead, OverAdmitted}},
+		{name: "charges an atomic batch in part", want: []Kind{WrongAnswer}, m: brokenMachine{
+			change: func(_ *brokenMachine, g *logGroup) { g.atomic = false }}},
+		{name: "forgives what is consumed when a policy is edited", want: []Kind{WrongAnswer}, m: brokenMachine{
+			before: func(m *brokenMachine, index uint64, entry []byte) { m.forgive(index, entry) }}},
+		{name: "ignores refunds", want: []Kind{WrongAnswer}, m: brokenMachine{
+			before: func(m *brokenMachine, _ uint64, entry []byte) { m.kept = nil },
+			change: func(m *brokenMachine, g *logGroup) {
+				if len(g.ops) == 1 && g.ops[0].kind == refund {
+					m.kept = m.snapshot()
+				}
+			},
+			after: func(m *brokenMachine, _ []byte, _ [][]byte) {
+				if m.kept != nil {
+					m.restore(m.kept)
+				}
+			}}},
+		{name: "charges one token more", want: []Kind{WrongAnswer}, m: brokenMachine{
+			change: func(_ *brokenMachine, g *logGroup) {
+				for i := range g.ops {
+					if g.ops[i].kind == take {
+						g.ops[i].cost++
+					}
+				}
+			}}},
+		{name: "takes all keys of a tag for one", want: []Kind{WrongAnswer}, m: brokenMachine{
+			change: func(_ *brokenMachine, g *logGroup) {
+				for i := range g.ops {
+					g.ops[i].key = g.ops[i].key[:3]
+				}
+			}}},
+		{name: "admits whatever comes", hot: true, want: []Kind{OverAdmitted, WrongAnswer, NotLinearizable}, m: brokenMachine{
+			after: func(m *brokenMachine, entry []byte, replies [][]byte) { m.admitAll(entry, replies) }}},
+	} {
+		t.Run(fault.name, func(t *testing.T) {
+			found := 0
+			for seed := range uint64(8) {
+				world := right(2)
+				if fault.hot {
+					world = hot()
+				}
+				world.fast = fault.fast
+				world.machineOf = func(shard uint32) machine {
+					m := fault.m
+					m.t, m.inner, m.rnd = t, fsm.NewBuckets(shard), rand.New(rand.NewPCG(seed, 3))
+					return &m
+				}
+				w := newWorld(t, 2000+seed, world)
+				r := Check(w.run(1200).input())
+				if r.Err() != nil {
+					found++
+				}
+				for _, kind := range fault.want {
+					if r.ByKind[kind] == 0 {
+						t.Errorf("seed %d: not found as %s: %v", seed, kind, r.Err())
+					}
+				}
+			}
+			if found < 8 {
+				t.Errorf("found with %d of 8 seeds", found)
+			}
+		})
+	}
+}
+
+// forgive resets the buckets of a policy that is new under its revision.
+func (m *brokenMachine) forgive(index uint64, entry []byte) {
+	d, err := decode(entry, map[string]*numbers{})
+	if err != nil || d.kind != entryTakes {
+		return
+	}
+	if m.seen == nil {
+		m.seen = map[string]uint64{}
+	}
+	var resets api.Batch
+	var sets []*policy.Set
+	for _, g := range d.groups {
+		for _, op := range g.ops {
+			name := op.set.policy + " " + op.key
+			if op.set.refusal == "" && m.seen[name] != 0 && op.set.revision > m.seen[name] {
+				resets.Add(api.Op{Kind: api.Reset, Policy: len(sets), Key: op.key})
+				sets = append(sets, setOf(op.set))
+			}
+			m.seen[name] = max(m.seen[name], op.set.revision)
+		}
+	}
+	if resets.N > 0 {
+		var e fsm.EntryWriter
+		e.Add(&resets, sets)
+		m.extra(index, e.Seal(d.stamp))
+	}
+}
+
+// admitAll turns every denial into an admission, in the answers alone.
+func (m *brokenMachine) admitAll(entry []byte, replies [][]byte) {
+	for i := range replies {
+		r, err := api.DecodeReply(replies[i])
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		var sets [][]byte
+		for _, s := range r.Sets {
+			sets = append(sets, api.AppendSetInfo(nil, &s))
+		}
+		out := api.BeginReply(nil, r.N, r.Commit)
+		var res api.Result
+		for {
+			ok, err := r.Next(&res)
+			if err != nil {
+				m.t.Fatal(err)
+			}
+			if !ok {
+				break
+			}
+			if res.Status == api.StatusDenied {
+				res.Status = api.StatusAllowed
+			}
+			out = api.AppendResult(out, &res)
+		}
+		replies[i] = api.FinishReply(out, 0, sets)
+	}
+}
+
+func setOf(s *numbers) *policy.Set {
+	info := api.SetInfo{Policy: s.policy, Revision: s.revision}
+	for _, l := range s.limits {
+		info.Limits = append(info.Limits, api.LimitInfo{Name: l.name, Rate: l.rate, Per: l.per, Burst: l.burst})
+	}
+	return policy.NewSet(info)
+}
+
+// rebuild encodes an entry of operations anew after f has changed its groups:
+// the inverse of decode.
+func rebuild(t testing.TB, entry []byte, f func(g *logGroup)) []byte {
+	d, err := decode(entry, map[string]*numbers{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d.kind != entryTakes {
+		return entry
+	}
+	var e fsm.EntryWriter
+	for i := range d.groups {
+		g := &d.groups[i]
+		f(g)
+		b := api.Batch{Atomic: g.atomic, Session: api.Session{ID: g.session, Seq: g.seq, Acked: g.acked}}
+		var sets []*policy.Set
+		for _, op := range g.ops {
+			b.Add(api.Op{Kind: api.Kind(slices.Index(kinds[:], op.kind)), Policy: len(sets), Cost: op.cost, Key: op.key, RequestID: op.requestID})
+			sets = append(sets, setOf(op.set))
+		}
+		e.Add(&b, sets)
+	}
+	return e.Seal(d.stamp)
+}
+
+func stampOf(entry []byte) uint64 { return binary.LittleEndian.Uint64(entry[8:]) }
+
+// restamp is entry with another stamp.
+func restamp(entry []byte, ns uint64) []byte {
+	e := slices.Clone(entry)
+	binary.LittleEndian.PutUint64(e[8:], ns)
+	binary.LittleEndian.PutUint32(e[4:], 0)
+	binary.LittleEndian.PutUint32(e[4:], crc32.Update(crc32.Checksum(e[:4], castagnoli), castagnoli, e[8:]))
+	return e
+}
+
+// retime writes another cluster time into the head of a reply.
+func retime(reply []byte, ns uint64) { binary.LittleEndian.PutUint64(reply[24:], ns) }
