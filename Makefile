@@ -46,12 +46,17 @@ bench: ## benchmarks; BENCH=regexp picks some
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...
 
 .PHONY: fuzz
-fuzz: ## every fuzz test for FUZZTIME, 10s unless set
-	@set -e; for pkg in $$($(GO) list ./...); do \
-		for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
-			echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$pkg; \
-		done; \
-	done
+fuzz: ## every fuzz test for FUZZTIME, 10s unless set; 1000000x is a number of executions
+	@failed=0; log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
+	while IFS=: read -r file func; do \
+		pkg=./$$(dirname "$$file"); name=$${func#func }; printf '%-12s %-20s ' "$$pkg" "$$name"; \
+		if $(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$pkg" >"$$log" 2>&1; then \
+			sed -n 's/^fuzz: elapsed: \([^,]*\), execs: \([0-9]*\) .*new interesting: \([0-9]*\).*/\2 executions in \1, \3 new inputs/p' "$$log" | tail -n 1; \
+		else \
+			echo FAILED; cat "$$log"; failed=1; \
+		fi; \
+	done < <(grep -rEo --include='*_test.go' '^func Fuzz[A-Za-z0-9]+' . | sed 's|^\./||' | sort); \
+	exit $$failed
 
 .PHONY: fmt
 fmt: ## format the sources

@@ -24,16 +24,17 @@ func FuzzRestore(f *testing.F) {
 	f.Add(uint64(2e9), packFile(f, takeSnapshot(f, r.m)))
 	f.Add(uint64(0), packFile(f, takeSnapshot(f, NewBuckets(testShard))))
 
+	var in fileReader
 	f.Fuzz(func(t *testing.T, stamp uint64, packed []byte) {
 		m := NewBuckets(testShard)
-		if err := m.Restore(bytes.NewReader(unpackFile(t, snapshot.Header{
+		if err := m.Restore(in.of(unpackFile(t, snapshot.Header{
 			Kind: snapshot.KindBuckets, Version: contentVersion, Shard: testShard, Index: fuzzIndex, TimeNS: stamp,
 		}, packed))); err != nil {
 			return
 		}
 		once := takeSnapshot(t, m)
 		again := NewBuckets(testShard)
-		if err := again.Restore(bytes.NewReader(once)); err != nil {
+		if err := again.Restore(in.of(once)); err != nil {
 			t.Fatalf("what was written can't be restored: %v", err)
 		}
 		if !bytes.Equal(takeSnapshot(t, again), once) {

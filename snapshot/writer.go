@@ -9,6 +9,7 @@ import (
 	"hash"
 	"hash/crc32"
 	"io"
+	"sync"
 )
 
 const (
@@ -73,6 +74,10 @@ type Writer struct {
 	err    error
 }
 
+// buffers are those of writers that were closed: they are large beside what a
+// small state writes.
+var buffers = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, bufferSize) }}
+
 var errClosed = errors.New("snapshot: the writer is closed")
 
 // NewWriter writes h to w, buffered, and returns the writer of its records.
@@ -88,7 +93,8 @@ func NewWriter(w io.Writer, h Header) (*Writer, error) {
 	binary.LittleEndian.PutUint32(b[20:], headerCRC(&b))
 
 	sw := &Writer{w: w, digest: sha256.New(), size: headerSize}
-	sw.buf = bufio.NewWriterSize(io.MultiWriter(w, sw.digest), bufferSize)
+	sw.buf = buffers.Get().(*bufio.Writer)
+	sw.buf.Reset(io.MultiWriter(w, sw.digest))
 	_, err := sw.buf.Write(b[:])
 	return sw, err
 }
@@ -129,7 +135,9 @@ func (w *Writer) Close() error {
 	if w.err = w.buf.Flush(); w.err != nil {
 		return w.err
 	}
-	w.err = errClosed
+	w.buf.Reset(nil)
+	buffers.Put(w.buf)
+	w.buf, w.err = nil, errClosed
 	return nil
 }
 
