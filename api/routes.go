@@ -43,6 +43,7 @@ var Routes = []Route{
 	{"policy-put", "PUT", "/v1/policies/" + PolicyName, "create or replace a policy"},
 	{"policy-delete", "DELETE", "/v1/policies/" + PolicyName, "delete a policy"},
 	{"cluster", "GET", "/v1/cluster", "nodes, shards, leaders, slot map"},
+	{"member-add", "POST", "/v1/cluster/members", "add a node that runs"},
 	{"member-remove", "DELETE", "/v1/cluster/members/{id}", "remove a node for good"},
 	{"leader-transfer", "POST", "/v1/cluster/shards/{id}/transfer", "move a leader"},
 	{"livez", "GET", "/livez", "the process runs"},

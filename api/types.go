@@ -220,6 +220,14 @@ type MemberStatus struct {
 	Lag          uint64 `json:"lag"`
 }
 
+// MemberRequest is the body of POST /v1/cluster/members: a node as it announces
+// itself.
+type MemberRequest struct {
+	ID   string `json:"id"`
+	Raft string `json:"raft"` // host:port
+	HTTP string `json:"http"` // base URL
+}
+
 // TransferRequest is the body of POST /v1/cluster/shards/{id}/transfer, which may
 // also be empty.
 type TransferRequest struct {

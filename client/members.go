@@ -30,6 +30,24 @@ func (c *Client) Transfer(ctx context.Context, shard uint32, to string) (leader 
 	return answer.Leader, err
 }
 
+// AddMember makes a node that runs a member of the cluster, as it announces itself.
+// It returns the cluster with it; the node gets its votes once it has caught up.
+func (c *Client) AddMember(ctx context.Context, m api.MemberRequest) (api.Cluster, error) {
+	var cluster api.Cluster
+	if err := m.Check(); err != nil {
+		return cluster, refuseLocally(err)
+	}
+	body, err := json.Marshal(m)
+	if err != nil {
+		return cluster, fail(ErrInvalidRequest, err, nil)
+	}
+	_, err = c.ask(ctx, &exchange{
+		method: http.MethodPost, path: "/v1/cluster/members", media: api.MediaJSON, body: body,
+		within: changeTimeout, answer: &cluster,
+	})
+	return cluster, err
+}
+
 // RemoveMember takes a node out of the cluster for good: its id may not come
 // back. It returns the cluster without it.
 func (c *Client) RemoveMember(ctx context.Context, id string) (api.Cluster, error) {

@@ -163,6 +163,11 @@ func TestANodeIsRemovedAndAnotherTakesItsPlace(t *testing.T) {
 	t.Cleanup(fresh.end)
 	c.nodes = append(rest, fresh)
 	fresh.start(t)
+	m := api.MemberRequest{ID: fresh.id, Raft: fresh.raft, HTTP: "http://" + fresh.http}
+	var s api.Cluster
+	if err := insist(func() error { return rest[1].call("POST", "/v1/cluster/members", m, &s) }); err != nil || len(s.Nodes) != 3 {
+		t.Errorf("add %s: %+v, %v", fresh.id, s.Nodes, err)
+	}
 	fresh.waitReady(t)
 	eventually(t, "the new node is a voter of every group", c.allVote)
 	l.flows(t, 100)

@@ -43,6 +43,39 @@ func (e *edge) leaderTransfer(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+type memberRequest struct {
+	ID   *string `json:"id"`
+	Raft *string `json:"raft"`
+	HTTP *string `json:"http"`
+}
+
+func (e *edge) memberAdd(w http.ResponseWriter, r *http.Request) error {
+	var req memberRequest
+	if err := readJSON(r, &req); err != nil {
+		return err
+	}
+	missing := ""
+	switch {
+	case req.ID == nil:
+		missing = "id"
+	case req.Raft == nil:
+		missing = "raft"
+	case req.HTTP == nil:
+		missing = "http"
+	}
+	if missing != "" {
+		return api.NewProblem(api.InvalidRequest, "%s: the field is missing", missing)
+	}
+	m := api.MemberRequest{ID: *req.ID, Raft: *req.Raft, HTTP: *req.HTTP}
+	if err := m.Check(); err != nil {
+		return err
+	}
+	if err := e.Members.AddMember(r.Context(), m.ID, m.Raft, m.HTTP); err != nil {
+		return err
+	}
+	return e.cluster(w, r)
+}
+
 func (e *edge) memberRemove(w http.ResponseWriter, r *http.Request) error {
 	id := mux.Vars(r)["id"]
 	if err := api.CheckNodeID(id); err != nil {

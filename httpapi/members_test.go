@@ -26,6 +26,48 @@ func (w worldMembers) Transfer(_ context.Context, shard uint32, to string, noFor
 	return to, nil
 }
 
+func (w worldMembers) AddMember(_ context.Context, id, raft, http string) error {
+	if id == "n4" && raft == "h4:9101" && http == "http://h4:8101" {
+		return nil
+	}
+	return api.NewProblem(api.Conflict, "no node answers at %s", raft)
+}
+
+func TestANodeIsAddedAsItAnnouncesItself(t *testing.T) {
+	w := newWorld(t)
+	good := `{"id":"n4","raft":"h4:9101","http":"http://h4:8101"}`
+	if r := w.post("/v1/cluster/members", good); r.StatusCode != 200 || r.body != w.do("GET", "/v1/cluster", "").body {
+		t.Errorf("%s %s, want what the cluster is now", r.Status, r.body)
+	}
+	for _, tc := range []struct {
+		name, old, with string
+		code            api.Code
+		says            string
+	}{
+		{"nobody there", "h4:9101", "h5:9101", api.Conflict, "h5:9101"},
+		{"no id", `"id":"n4",`, ``, api.InvalidRequest, "id: the field is missing"},
+		{"no raft", `"raft":"h4:9101",`, ``, api.InvalidRequest, "raft: the field is missing"},
+		{"no http", `,"http":"http://h4:8101"`, ``, api.InvalidRequest, "http: the field is missing"},
+		{"empty id", `"n4"`, `""`, api.InvalidRequest, `"" is not a node id`},
+		{"bad id", `"n4"`, `"n/4"`, api.InvalidRequest, "not a node id"},
+		{"null id", `"n4"`, `null`, api.InvalidRequest, "id: null"},
+		{"id of another type", `"n4"`, `4`, api.InvalidRequest, "id: it needs to be a string"},
+		{"unknown field", `{`, `{"voter":true,`, api.InvalidRequest, "voter: there is no such field"},
+		{"no port", "h4:9101", "h4", api.InvalidRequest, `raft: "h4" is not host:port`},
+		{"no host", "h4:9101", ":9101", api.InvalidRequest, "raft:"},
+		{"port 0", "h4:9101", "h4:0", api.InvalidRequest, "raft:"},
+		{"a port by name", "h4:9101", "h4:raft", api.InvalidRequest, "raft:"},
+		{"no scheme", "http://h4:8101", "h4:8101", api.InvalidRequest, "http:"},
+		{"another scheme", "http://h4:8101", "ftp://h4:8101", api.InvalidRequest, "http:"},
+		{"a path", "http://h4:8101", "http://h4:8101/v1", api.InvalidRequest, "http:"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			wantProblem(t, w.post("/v1/cluster/members", strings.Replace(good, tc.old, tc.with, 1)), tc.code, tc.says)
+		})
+	}
+	wantProblem(t, w.post("/v1/cluster/members", ""), api.InvalidRequest, "empty")
+}
+
 func (w worldMembers) RemoveMember(_ context.Context, id string) error {
 	switch id {
 	case "n2":

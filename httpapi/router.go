@@ -74,6 +74,7 @@ func (e *edge) handlers() map[string]handler {
 		"policy-put":      {e.policyPut, bounded},
 		"policy-delete":   {e.policyDelete, bounded},
 		"cluster":         {e.cluster, bounded},
+		"member-add":      {e.memberAdd, bounded},
 		"member-remove":   {e.memberRemove, bounded},
 		"leader-transfer": {e.leaderTransfer, bounded},
 		"livez":           {e.livez, unbounded},

@@ -49,6 +49,9 @@ type Members interface {
 	// Transfer moves a shard's leadership to the node to, "" is the least loaded
 	// one, and returns the new leader once it serves.
 	Transfer(ctx context.Context, shard uint32, to string, noForward bool) (leader string, err error)
+	// AddMember makes a running node a member of every shard. Repeated, it changes
+	// nothing.
+	AddMember(ctx context.Context, id, raft, http string) error
 	// RemoveMember takes a node out of every shard, and bars its id for good.
 	// Repeated, it goes on where it was cut off.
 	RemoveMember(ctx context.Context, id string) error

@@ -2,6 +2,8 @@ package raftnode
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -79,6 +81,80 @@ func (n *Node) RemoveMember(ctx context.Context, id string) error {
 	return nil
 }
 
+// joinPatience bounds the wait for a node that is to be added: it may have started
+// this moment.
+const joinPatience = 3 * time.Second
+
+// AddMember makes a node a member of every group, without a vote until it has
+// caught up with all of them. The node has to run already, with a --join that leads
+// here: only then it knows that it is a member, which one without a log could not
+// tell from having lost it. It asks for the same by itself, so mostly this finds it
+// added. Its errors are *api.Problem.
+func (n *Node) AddMember(ctx context.Context, id, raftAddr, httpURL string) error {
+	m := Member{ID: id, Raft: raftAddr, HTTP: httpURL}
+	if _, err := n.group(0); err != nil {
+		return err
+	}
+	if n.catalog.View().IsRemoved(id) {
+		return barred(id)
+	}
+	if id != n.cfg.NodeID {
+		if err := n.awaitJoiner(ctx, m); err != nil {
+			return err
+		}
+	} else if m != n.self() {
+		return misnamed(m, n.self())
+	}
+	for _, g := range n.groupList() {
+		if _, err := n.changeGroup(ctx, g, memberChange{Group: g.id, Add: &m}); err != nil {
+			return err
+		}
+	}
+	settle(ctx, func() bool { return n.groupList()[0].has(id) })
+	n.peers.learn([]Member{m})
+	return nil
+}
+
+// awaitJoiner returns once the node answers under its address, as who it is said to
+// be, and has found this cluster.
+func (n *Node) awaitJoiner(ctx context.Context, m Member) error {
+	ctx, cancel := context.WithTimeout(ctx, joinPatience)
+	defer cancel()
+	for {
+		var why string
+		s, err := n.ask(ctx, m.Raft)
+		var refused *RefusedError
+		switch {
+		case errors.As(err, &refused) && !refused.Retryable:
+			return api.NewProblem(api.Conflict, "the node at %s belongs to another cluster", m.Raft)
+		case err != nil:
+			why = fmt.Sprintf("no node answers at %s; start it first, with --join and the raft address of a member: %v", m.Raft, err)
+		case s.Member != m:
+			return misnamed(m, s.Member)
+		case s.ClusterID == n.ClusterID():
+			return nil
+		default:
+			why = fmt.Sprintf("the node at %s has not found this cluster yet; its --join needs the raft address of a member", m.Raft)
+		}
+		select {
+		case <-ctx.Done():
+			return api.NewProblem(api.Conflict, "%s", why)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// misnamed refuses addresses that are not those which the node itself announces.
+func misnamed(asked, is Member) error {
+	return api.NewProblem(api.InvalidRequest, "the node at %s is %s with raft %s and http %s, not %s with raft %s and http %s",
+		asked.Raft, is.ID, is.Raft, is.HTTP, asked.ID, asked.Raft, asked.HTTP)
+}
+
+// barred refuses a node that was removed.
+func barred(id string) error {
+	return api.NewProblem(api.Conflict, "node %s was removed from this cluster; start it with an empty folder under a new --node-id", id)
+}
+
 // settle waits for what will come about without it, but not for long.
 func settle(ctx context.Context, f func() bool) {
 	ctx, cancel := context.WithTimeout(ctx, settlePatience)
@@ -135,7 +211,7 @@ func (n *Node) changeMember(ctx context.Context, c *memberChange) (a memberAnswe
 
 func (n *Node) addNonvoter(g *group, m *Member) error {
 	if n.catalog.View().IsRemoved(m.ID) {
-		return api.NewProblem(api.Conflict, "node %s was removed from this cluster; start it with an empty folder under a new --node-id", m.ID)
+		return barred(m.ID)
 	}
 	g.log.Info("a new node joins", "peer", m.ID, "raft", m.Raft)
 	if err := g.raft.AddNonvoter(raft.ServerID(m.ID), raft.ServerAddress(m.Raft), 0, enqueueTimeout).Error(); err != nil {

@@ -224,3 +224,50 @@ func TestRemovalGoesOnWhereItWasCutOff(t *testing.T) {
 		return true
 	})
 }
+
+// A node is added as it announces itself, once it has found the cluster.
+func TestNodeIsAddedByRequest(t *testing.T) {
+	c := startCluster(t, 2)
+	ctx := removal(t)
+	refused := func(what string, m Member, code api.Code, says string) {
+		t.Helper()
+		p := api.AsProblem(c.nodes[0].AddMember(ctx, m.ID, m.Raft, m.HTTP))
+		if p.Code != code || !strings.Contains(p.Detail, says) {
+			t.Errorf("%s: %v, want %s and %q", what, p, code, says)
+		}
+	}
+	l := c.listen(2) // and nobody answers yet
+	want := Member{ID: "n3", Raft: c.addrs[2], HTTP: c.config(2).HTTPAdvertise}
+	refused("a node that does not answer", want, api.Conflict, "no node answers")
+
+	added := make(chan error, 1) // the request may come before the node
+	go func() { added <- c.nodes[1].AddMember(ctx, want.ID, want.Raft, want.HTTP) }()
+	cfg := c.config(2)
+	cfg.Join = c.addrs[:1]
+	c.nodes = append(c.nodes, c.open(cfg, l))
+	if err := <-added; err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range c.nodes[1].groupList() {
+		eventually(t, "the node is in every group", func() bool { return g.has("n3") })
+	}
+	if got := members(c.nodes[1]); !slices.Equal(got, []string{"n1", "n2", "n3"}) {
+		t.Errorf("the members are %v", got)
+	}
+	if err := c.nodes[0].AddMember(ctx, want.ID, want.Raft, want.HTTP); err != nil {
+		t.Errorf("added again: %v", err)
+	}
+	refused("under another id", Member{"n9", want.Raft, want.HTTP}, api.InvalidRequest, "is n3 with raft")
+	refused("under another URL", Member{"n3", want.Raft, "http://h:1"}, api.InvalidRequest, "is n3 with raft")
+	refused("as itself, elsewhere", Member{"n1", want.Raft, want.HTTP}, api.InvalidRequest, "not n1")
+
+	other := startCluster(t, 1)
+	foreign := other.nodes[0].self()
+	foreign.ID = "n4"
+	refused("of another cluster", foreign, api.Conflict, "belongs to another cluster")
+
+	if err := c.nodes[0].RemoveMember(ctx, "n3"); err != nil {
+		t.Fatal(err)
+	}
+	refused("that was removed", want, api.Conflict, "was removed")
+}
