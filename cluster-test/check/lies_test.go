@@ -39,7 +39,9 @@ func (l *liar) op(where func(*Op) bool) *Op {
 	return op
 }
 
-func decidedOp(op *Op) bool { return op.placed() && !op.Stale && !op.Answer.Duplicate && op.Atomic == 0 }
+func decidedOp(op *Op) bool {
+	return op.placed() && !op.Stale && !op.Answer.Duplicate && op.Atomic == 0
+}
 
 func allowedTake(op *Op) bool { return decidedOp(op) && op.Kind == take && op.Answer.Allowed }
 

@@ -228,8 +228,15 @@ func (s linearState) answer(in linearInput) (next linearState, ok bool) {
 			next = in.op.cost()
 			waits = waits || v.RetryAfterMS > 0
 		case in.op.Kind == refund:
-			if room := l.burst - a.Refunded; len(limits) == 1 && a.Refunded < in.op.cost() {
-				r.tokens(room)
+			switch {
+			case len(limits) > 1: // of which limit it tells is not clear
+			case a.Refunded < in.op.cost(): // as many as were missing
+				r.tokens(l.burst - a.Refunded)
+			default:
+				r.hi = min(r.hi, (l.burst-a.Refunded+1)*l.per-1)
+			}
+			if r.lo > r.hi {
+				return s, false
 			}
 			back := in.op.cost() * l.per
 			r.lo, r.hi = min(r.full, r.lo+back), min(r.full, r.hi+back)
