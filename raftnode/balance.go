@@ -106,6 +106,16 @@ func (n *Node) isCaughtUp(id string, g *group) bool {
 	return ok && lag <= caughtUp
 }
 
+// handOverAgain is how long a target is spared after a hand-over to it failed.
+//
+// The library asks the goroutine that replicates to the target to catch it up,
+// through a channel of one. If that goroutine waits, at most some 14 s for a
+// call and a back-off, a second transfer blocks on the channel; and if the
+// leadership is lost meanwhile, for ever, with a mark left behind by which this
+// node refuses every entry in all its leaderships to come
+// (github.com/hashicorp/raft/issues/696).
+const handOverAgain = 30 * time.Second
+
 // handOver moves g's leadership to target: it lets the entries in flight
 // finish, so that no outcome is lost, then transfers.
 func (n *Node) handOver(ctx context.Context, g *group, target string) error {
@@ -113,6 +123,9 @@ func (n *Node) handOver(ctx context.Context, g *group, target string) error {
 		return err
 	}
 	defer g.handover.Release(handoverShares)
+	if failed, ok := g.handoverFailed[target]; ok && time.Since(failed) < handOverAgain {
+		return fmt.Errorf("a hand-over to node %s failed less than %v ago", target, handOverAgain)
+	}
 	m, ok := n.peers.member(target)
 	if !ok {
 		return fmt.Errorf("no address of node %s is known", target)
@@ -128,6 +141,7 @@ func (n *Node) handOver(ctx context.Context, g *group, target string) error {
 	}
 	err := g.raft.LeadershipTransferToServer(raft.ServerID(target), raft.ServerAddress(m.Raft)).Error()
 	if err != nil {
+		g.handoverFailed[target] = time.Now()
 		g.reopen()
 	}
 	return err

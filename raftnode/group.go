@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,7 +39,8 @@ type group struct {
 	// handover is held whole while the leadership is handed over, and one share of
 	// it by each entry of the catalog on its way; a shard's are the coalescer's.
 	// It is waited for with a context, since it is held for as long as a commit.
-	handover *semaphore.Weighted
+	handover       *semaphore.Weighted
+	handoverFailed map[string]time.Time // by target, lately; under the whole of handover
 	// changing is held by each change of the members, on the leader, while it
 	// looks at them and changes them. It is waited for like handover.
 	changing  *semaphore.Weighted
@@ -62,7 +64,8 @@ func (n *Node) openGroup(id uint32, first *raft.Configuration, complete bool) (_
 	}
 	g := &group{
 		id: id, metrics: n.metrics.group(id), log: n.log.With("group", id),
-		handover: semaphore.NewWeighted(handoverShares), changing: semaphore.NewWeighted(1),
+		handover: semaphore.NewWeighted(handoverShares), handoverFailed: map[string]time.Time{},
+		changing: semaphore.NewWeighted(1),
 	}
 	g.time = NewTimekeeper(n.steady)
 	backend, err := n.disk.OpenLog(id)
@@ -74,6 +77,7 @@ func (n *Node) openGroup(id uint32, first *raft.Configuration, complete bool) (_
 		OnArrival:  g.time.Arrived,
 		OnTruncate: g.time.Truncated,
 		OnFatal:    func(err error) { n.fail(fmt.Errorf("%s: %w", n.cfg.DataDir, err)) },
+		Halt:       runtime.Goexit,
 		OnStore:    g.metrics.stored,
 		Logger:     g.log,
 	})
@@ -108,28 +112,20 @@ func (n *Node) openGroup(id uint32, first *raft.Configuration, complete bool) (_
 		g.machine = bucketMachine(id, g.buckets)
 	}
 	g.machine.fatal, g.machine.onApply = n.fail, n.cfg.OnApply
-	if err := g.store.dropBehind(snaps); err != nil {
-		return nil, fmt.Errorf("read the log of group %d: %w", id, err)
+	// In a goroutine of its own, which a write that fails ends.
+	started, returned := make(chan struct{}), false
+	go func() {
+		defer close(started)
+		err = g.startRaft(n, first, snaps, hlog)
+		returned = true
+	}()
+	<-started
+	if !returned {
+		err = fmt.Errorf("start group %d: %w", id, g.store.Err())
 	}
-	logs, err := raft.NewLogCache(cachedLogs, g.store)
-	if err != nil {
-		return nil, err
-	}
-	if first != nil {
-		begun, err := raft.HasExistingState(logs, g.store, snaps)
-		if err != nil {
-			return nil, fmt.Errorf("read the log of group %d: %w", id, err)
-		}
-		if !begun {
-			if err := raft.BootstrapCluster(g.config(n, hlog), logs, g.store, snaps, g.trans, *first); err != nil {
-				return nil, fmt.Errorf("write the first configuration of group %d: %w", id, err)
-			}
-		}
-	}
-	g.raft, err = raft.NewRaft(g.config(n, hlog), g.machine, logs, g.store, snaps, g.trans)
 	if err != nil {
 		g.trans.Close()
-		return nil, fmt.Errorf("start group %d: %w", id, err)
+		return nil, err
 	}
 	if g.buckets != nil {
 		g.coalescer = newCoalescer(id, g.raft, g.time, g.stale, g.metrics)
@@ -138,6 +134,34 @@ func (n *Node) openGroup(id uint32, first *raft.Configuration, complete bool) (_
 	g.stop = stop
 	g.done.Go(func() { g.follow(ctx, n) })
 	return g, nil
+}
+
+// startRaft writes the group's first configuration, if there is one to write and
+// no state yet, and starts its Raft.
+func (g *group) startRaft(n *Node, first *raft.Configuration, snaps raft.SnapshotStore, hlog hclog.Logger) error {
+	if err := g.store.dropBehind(snaps); err != nil {
+		return fmt.Errorf("read the log of group %d: %w", g.id, err)
+	}
+	logs, err := raft.NewLogCache(cachedLogs, g.store)
+	if err != nil {
+		return err
+	}
+	if first != nil {
+		begun, err := raft.HasExistingState(logs, g.store, snaps)
+		if err != nil {
+			return fmt.Errorf("read the log of group %d: %w", g.id, err)
+		}
+		if !begun {
+			if err := raft.BootstrapCluster(g.config(n, hlog), logs, g.store, snaps, g.trans, *first); err != nil {
+				return fmt.Errorf("write the first configuration of group %d: %w", g.id, err)
+			}
+		}
+	}
+	g.raft, err = raft.NewRaft(g.config(n, hlog), g.machine, logs, g.store, snaps, g.trans)
+	if err != nil {
+		return fmt.Errorf("start group %d: %w", g.id, err)
+	}
+	return nil
 }
 
 // dropBehind empties a log that ends before the newest snapshot: what a crash
@@ -160,6 +184,9 @@ func (s *LogStore) dropBehind(snaps raft.SnapshotStore) error {
 }
 
 const (
+	// stuckTransfer election timeouts: a hand-over of the leadership ends within
+	// two, or never.
+	stuckTransfer = 5
 	// handoverShares bounds the entries of the catalog on their way at once.
 	handoverShares = 1 << 16
 	// snapshotsKept on disk for each group: the last one and a spare.
@@ -250,6 +277,7 @@ func (r *reign) end() {
 // lead begins a reign: Barrier, anchor cluster time, make sure that what the
 // group needs is in its log, then serve.
 func (g *group) lead(ctx context.Context, n *Node) {
+	start := time.Now()
 	for ctx.Err() == nil {
 		err := g.establish(n)
 		if err == nil {
@@ -265,6 +293,10 @@ func (g *group) lead(ctx context.Context, n *Node) {
 			return
 		}
 		g.log.Debug("not leading yet", "error", err)
+		if errors.Is(err, raft.ErrLeadershipTransferInProgress) && time.Since(start) > stuckTransfer*n.cfg.ElectionTimeout {
+			n.fail(fmt.Errorf("group %d: this node was elected, and the Raft library refuses every entry because of a hand-over from an earlier leadership that never ended (github.com/hashicorp/raft/issues/696); only a restart of the process helps", g.id))
+			return
+		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(50 * time.Millisecond):

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -33,9 +34,14 @@ type LogStoreOptions struct {
 	// OnTruncate hears of a removal of the log's end, before it happens.
 	OnTruncate func(from uint64)
 	// OnFatal must end the process: a write failed, or is stuck, and a node
-	// whose disk cannot be trusted must not vote. It is called at most once. If
-	// it is nil, or returns, the error still goes to the library as well.
+	// whose disk cannot be trusted must not vote. It is called at most once.
 	OnFatal func(err error)
+	// Halt is called instead of returning the error of a write that the library
+	// must not go on from: it panics when a term or vote is not written, and
+	// after a cut of the log's end that failed it has a wrong last index. Halt
+	// must not return; runtime.Goexit ends the library's goroutine. Nil returns
+	// the error all the same.
+	Halt func()
 	// OnStore hears of each successful write of entries.
 	OnStore func(entries, bytes int, d time.Duration)
 	// Logger is slog's default logger if nil.
@@ -61,7 +67,8 @@ type LogStore struct {
 	opts LogStoreOptions
 
 	fatalOnce sync.Once
-	tick      time.Duration // stuckTick, but in tests
+	failure   atomic.Pointer[error] // what OnFatal was told
+	tick      time.Duration         // stuckTick, but in tests
 
 	mu       sync.Mutex
 	sizes    sizeRing
@@ -129,7 +136,7 @@ func (s *LogStore) StoreLogs(logs []*raft.Log) error {
 	s.arrived(logs)
 	start := time.Now()
 	if err := s.write("append to", func() error { return s.bolt.StoreLogs(logs) }); err != nil {
-		return err
+		return s.halt(err)
 	}
 	d := time.Since(start)
 	bytes := 0
@@ -200,7 +207,10 @@ func (s *LogStore) DeleteRange(first, last uint64) error {
 			}
 		}
 		if err := s.write("truncate", func() error { return s.bolt.DeleteRange(a, b) }); err != nil {
-			return err
+			if end {
+				return s.halt(err)
+			}
+			return err // the library only tries to make room
 		}
 		s.mu.Lock()
 		if end {
@@ -220,7 +230,10 @@ func (s *LogStore) DeleteRange(first, last uint64) error {
 
 // Set stores a value beside the log.
 func (s *LogStore) Set(key, val []byte) error {
-	return s.write("write to", func() error { return s.bolt.Set(key, val) })
+	if err := s.write("write to", func() error { return s.bolt.Set(key, val) }); err != nil {
+		return s.halt(err)
+	}
+	return nil
 }
 
 // Get returns a value of [LogStore.Set]. The library recognises an absent one
@@ -229,7 +242,10 @@ func (s *LogStore) Get(key []byte) ([]byte, error) { return s.bolt.Get(key) }
 
 // SetUint64 stores a number beside the log.
 func (s *LogStore) SetUint64(key []byte, val uint64) error {
-	return s.write("write to", func() error { return s.bolt.SetUint64(key, val) })
+	if err := s.write("write to", func() error { return s.bolt.SetUint64(key, val) }); err != nil {
+		return s.halt(err)
+	}
+	return nil
 }
 
 // GetUint64 returns a number of [LogStore.SetUint64]; absent as in Get.
@@ -311,10 +327,28 @@ func (s *LogStore) watch(verb string) (stop func()) {
 // fatal reports err to OnFatal, once, and returns it.
 func (s *LogStore) fatal(err error) error {
 	s.fatalOnce.Do(func() {
+		s.failure.Store(&err)
 		s.opts.Logger.Error("the log cannot be written; this process must end", "error", err)
 		if s.opts.OnFatal != nil {
 			s.opts.OnFatal(err)
 		}
 	})
 	return err
+}
+
+// halt ends the goroutine of a write that failed, if it may; see
+// LogStoreOptions.Halt.
+func (s *LogStore) halt(err error) error {
+	if s.opts.Halt != nil {
+		s.opts.Halt()
+	}
+	return err
+}
+
+// Err is the error that OnFatal was told, nil if there was none.
+func (s *LogStore) Err() error {
+	if err := s.failure.Load(); err != nil {
+		return *err
+	}
+	return nil
 }

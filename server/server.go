@@ -177,6 +177,9 @@ func (s *Server) HTTPURL() string { return s.cfg.HTTPAdvertise }
 // RaftAddr is the address of the node's traffic with its peers.
 func (s *Server) RaftAddr() string { return s.cfg.RaftAdvertise }
 
+// Cluster is what the node knows of the cluster.
+func (s *Server) Cluster() api.Cluster { return s.node.Cluster() }
+
 // NodeID is the node's id.
 func (s *Server) NodeID() string { return s.node.NodeID() }
 
