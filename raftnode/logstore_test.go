@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -211,6 +212,39 @@ func TestAFailedWriteIsFatalAndReported(t *testing.T) {
 		}
 		if s.AppendedBytes() != before {
 			t.Errorf("%s: bytes were counted that were not written", name)
+		}
+	}
+}
+
+// TestNobodyGoesOnFromAFailedWrite: an append, a vote or a cut of the end that
+// failed does not return to the library; room that could not be made does.
+func TestNobodyGoesOnFromAFailedWrite(t *testing.T) {
+	disk := errors.New("input/output error")
+	for name, test := range map[string]struct {
+		write   func(s *LogStore) error
+		returns bool
+	}{
+		"an append":          {func(s *LogStore) error { return s.StoreLogs(entries(4, 1, 8)) }, false},
+		"a vote":             {func(s *LogStore) error { return s.Set([]byte("k"), nil) }, false},
+		"a term":             {func(s *LogStore) error { return s.SetUint64([]byte("k"), 1) }, false},
+		"a cut of the end":   {func(s *LogStore) error { return s.DeleteRange(2, 3) }, false},
+		"a cut of the start": {func(s *LogStore) error { return s.DeleteRange(1, 2) }, true},
+	} {
+		f := &faultyStore{InmemStore: raft.NewInmemStore(), writes: func() error { return nil }}
+		s := newLogStore("log.db", f, sizeRing{}, LogStoreOptions{Logger: quiet, OnFatal: func(error) {}, Halt: runtime.Goexit})
+		store(t, s, entries(1, 3, 8))
+		f.writes = func() error { return disk }
+		for range 2 {
+			returned := false
+			var wg sync.WaitGroup
+			wg.Go(func() { _ = test.write(s); returned = true })
+			wg.Wait()
+			if returned != test.returns {
+				t.Errorf("%s: returned %v, want %v", name, returned, test.returns)
+			}
+		}
+		if !errors.Is(s.Err(), disk) {
+			t.Errorf("%s: the store says it failed with %v", name, s.Err())
 		}
 	}
 }
