@@ -23,6 +23,7 @@ type testCluster struct {
 	dir   string
 	addrs []string // of the nodes' ports
 	nodes []*Node
+	takes int // made so far
 }
 
 func (c *testCluster) config(i int) Config {
@@ -149,10 +150,13 @@ func keyOf(n *Node, shard uint32) string {
 	}
 }
 
-// take carries one take through the log and returns its result.
-func take(t *testing.T, n *Node, shard uint32) (api.Result, error) {
+// take carries one take through the log, under a request id, and returns its
+// result.
+func take(t *testing.T, n *Node, shard uint32, id string) (api.Result, error) {
 	t.Helper()
-	p := proposal(keyOf(n, shard))
+	b := &api.Batch{}
+	b.Add(api.Op{Kind: api.Take, Policy: b.Ref("p"), Cost: 1, Key: keyOf(n, shard), RequestID: id})
+	p := &fakeProposal{batch: b, done: make(chan struct{})}
 	n.Submit(shard, p)
 	p.wait(t)
 	if p.err != nil {
@@ -169,12 +173,21 @@ func take(t *testing.T, n *Node, shard uint32) (api.Result, error) {
 	return res, nil
 }
 
-func mustTake(t *testing.T, n *Node, shard uint32) api.Result {
-	t.Helper()
-	res, err := take(t, n, shard)
-	if err != nil {
-		t.Fatal(err)
-	}
+// mustTake takes through whoever leads the shard, until it is decided: on a busy
+// machine a leadership may end at any time.
+func (c *testCluster) mustTake(shard uint32) (res api.Result) {
+	c.t.Helper()
+	c.takes++
+	id := fmt.Sprintf("take-%d", c.takes)
+	eventually(c.t, "a take is decided", func() bool {
+		_, n := c.leader(shard)
+		var err error
+		res, err = take(c.t, n, shard, id)
+		if err != nil && !api.AsProblem(err).Retryable {
+			c.t.Fatal(err)
+		}
+		return err == nil
+	})
 	return res
 }
 
@@ -192,17 +205,17 @@ func TestThreeNodesFormOneCluster(t *testing.T) {
 		}
 	}
 	for shard := uint32(1); shard <= 2; shard++ {
-		at, leader := c.leader(shard)
 		for want := int64(9); want >= 0; want-- {
-			res := mustTake(t, leader, shard)
+			res := c.mustTake(shard)
 			if res.Status != api.StatusAllowed || res.Limits[0].Remaining != want {
 				t.Fatalf("shard %d: %+v, want allowed with %d left", shard, res, want)
 			}
 		}
-		if res := mustTake(t, leader, shard); res.Status != api.StatusDenied {
+		if res := c.mustTake(shard); res.Status != api.StatusDenied {
 			t.Fatalf("shard %d: %+v, want denied", shard, res)
 		}
-		_, err := take(t, c.nodes[(at+1)%3], shard)
+		at, _ := c.leader(shard)
+		_, err := take(t, c.nodes[(at+1)%3], shard, "")
 		if p := api.AsProblem(err); err == nil || p.Code != api.NotLeader || p.Outcome != api.NotApplied {
 			t.Errorf("a follower of shard %d said %v", shard, err)
 		}
@@ -284,7 +297,7 @@ func TestDrainHandsOverAndNothingIsForgotten(t *testing.T) {
 	c := startCluster(t, 3)
 	at, leader := c.leader(1)
 	for range 4 {
-		mustTake(t, leader, 1)
+		c.mustTake(1)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
@@ -297,8 +310,7 @@ func TestDrainHandsOverAndNothingIsForgotten(t *testing.T) {
 		}
 	}
 	c.close(at)
-	_, next := c.leader(1)
-	if res := mustTake(t, next, 1); res.Limits[0].Remaining != 5 {
+	if res := c.mustTake(1); res.Limits[0].Remaining != 5 {
 		t.Fatalf("after the hand-over %d are left, want 5", res.Limits[0].Remaining)
 	}
 	for i := range c.nodes {
@@ -310,8 +322,7 @@ func TestDrainHandsOverAndNothingIsForgotten(t *testing.T) {
 		c.nodes[i] = c.open(cfg, c.listen(i))
 	}
 	c.ready()
-	_, again := c.leader(1)
-	if res := mustTake(t, again, 1); res.Limits[0].Remaining != 4 {
+	if res := c.mustTake(1); res.Limits[0].Remaining != 4 {
 		t.Fatalf("after the restart of all %d are left, want 4", res.Limits[0].Remaining)
 	}
 }
@@ -320,8 +331,7 @@ func TestDrainHandsOverAndNothingIsForgotten(t *testing.T) {
 // group once it has caught up.
 func TestNewNodeJoins(t *testing.T) {
 	c := startCluster(t, 3)
-	_, leader := c.leader(1)
-	mustTake(t, leader, 1)
+	c.mustTake(1)
 	l := c.listen(3)
 	cfg := c.config(3)
 	cfg.Join = c.addrs[:1]

@@ -23,7 +23,7 @@ func TestLeadershipMovesByRequestAndStays(t *testing.T) {
 		if err != nil || got != to.NodeID() {
 			t.Fatalf("transfer to %s through %s: %q, %v", to.NodeID(), through.NodeID(), got, err)
 		}
-		mustTake(t, to, 1)
+		c.mustTake(1)
 		if g := to.groupList()[1]; !g.isHeld() {
 			t.Errorf("%s does not hold what it was given", to.NodeID())
 		}
