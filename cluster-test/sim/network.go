@@ -236,7 +236,9 @@ func (n *network) dial(ctx context.Context, from, addr string, alive func() bool
 	to := hostOf(addr)
 	for try := 0; ; try++ {
 		if !alive() {
-			return nil, errRefused
+			// Not at once: the library asks again at once, and in virtual time that
+			// would be for ever.
+			return nil, errors.Join(pause(ctx, time.Millisecond), errRefused)
 		}
 		n.mu.Lock()
 		there, back := n.link(from, to), n.link(to, from)

@@ -1,7 +1,12 @@
 package sim
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
 	"testing"
+	"testing/cryptotest"
 	"testing/synctest"
 	"time"
 
@@ -10,34 +15,67 @@ import (
 
 // Result is what came of one simulation.
 type Result struct {
-	Seed       uint64
-	Violations []string
-	Faults     map[string]int
-	Ops        map[check.Outcome]int
-	Entries    int           // applied, distinct
-	Virtual    time.Duration // that passed in the simulation
-	History    *check.History
-	Replicas   []*check.Replica
-	Log        string // of the nodes and of the nemesis
+	Summary
+	History  *check.History
+	Replicas []*check.Replica
+	Log      string // of the nodes and of the nemesis
 }
 
 // Run simulates from a seed.
 func Run(t *testing.T, seed uint64) *Result {
-	r := &Result{Seed: seed}
+	// Cluster ids and the sessions of clients are drawn from crypto/rand.
+	cryptotest.SetGlobalRandom(t, seed)
+	r := &Result{}
+	var w *world
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(seed)
+		w = newWorld(seed)
 		r.Violations = w.run()
-		r.Violations = append(r.Violations, w.rec.lies...)
-		r.Faults, r.History = w.counts, &w.rec.h
-		r.Virtual = time.Since(w.start)
-		r.Log = w.log.buf.String()
-		for _, n := range w.nodes {
-			r.Replicas = append(r.Replicas, &check.Replica{Node: n.id, Entries: n.applied})
-		}
+		r.VirtualMS = time.Since(w.start).Milliseconds()
 	})
-	r.Ops = map[check.Outcome]int{}
-	for i := range r.History.Ops {
-		r.Ops[r.History.Ops[i].Outcome]++
+	r.Seed, r.Faults, r.History, r.Log = seed, w.counts, &w.rec.h, w.log.buf.String()
+	r.Violations = append(r.Violations, w.rec.lies...)
+	for _, n := range w.nodes {
+		r.Replicas = append(r.Replicas, &check.Replica{Node: n.id, Entries: n.applied})
+		r.Entries = max(r.Entries, len(n.applied))
 	}
+	r.Ops = map[string]int{}
+	for i := range r.History.Ops {
+		r.Ops[string(r.History.Ops[i].Outcome)]++
+	}
+	r.Digest = r.digest()
+	report := check.Check(check.Input{History: r.History, Replicas: r.Replicas, Slack: w.slack(time.Duration(r.VirtualMS) * time.Millisecond)})
+	if err := report.Err(); err != nil {
+		r.Violations = append(r.Violations, err.Error())
+	}
+	r.Violations = append(r.Violations, w.checkSnapshots(r.Replicas)...)
 	return r
+}
+
+// slack is by how much cluster time may run ahead of true time: by what the
+// fastest clock gains, and no more.
+func (w *world) slack(virtual time.Duration) time.Duration {
+	return virtual * maxDrift / 1_000_000
+}
+
+// digest sums up all that was seen.
+func (r *Result) digest() string {
+	h := sha256.New()
+	_, _ = r.History.WriteTo(h) // a hash takes everything
+	for _, replica := range r.Replicas {
+		b, err := json.Marshal(replica)
+		if err != nil {
+			panic(err) // numbers and bytes
+		}
+		h.Write(b)
+	}
+	return hex.EncodeToString(h.Sum(nil))[:16]
+}
+
+// print writes the summary for the parent process.
+func (r *Result) print() {
+	b, err := json.Marshal(r.Summary)
+	if err != nil {
+		panic(err) // numbers and strings
+	}
+	fmt.Printf("%s\n", b)
 }

@@ -36,7 +36,8 @@ type world struct {
 	callers       int
 	faults        time.Duration // how long the nemesis is at work
 
-	counts map[string]int // faults by kind
+	counts    map[string]int // faults by kind
+	snapshots int            // compared
 
 	idMu sync.Mutex
 	ids  int

@@ -1,0 +1,83 @@
+package sim
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/rlstore/rlstore/cluster-test/check"
+	"github.com/rlstore/rlstore/fsm"
+)
+
+// checkSnapshots holds every finished snapshot on every disk against a replay of
+// the log up to its index: equal states have equal bytes.
+func (w *world) checkSnapshots(replicas []*check.Replica) (wrong []string) {
+	type place struct {
+		group uint32
+		index uint64
+	}
+	log := map[place][]byte{}
+	for _, r := range replicas {
+		for _, e := range r.Entries {
+			log[place{e.Group, e.Index}] = e.Data
+		}
+	}
+	for _, n := range w.nodes {
+		for group := range uint32(w.shards + 1) {
+			for _, f := range n.disk.snapshots()[group] {
+				m := newMachine(group)
+				for i := uint64(1); i <= f.meta.Index; i++ {
+					if e := log[place{group, i}]; e != nil {
+						if err := m.apply(i, e); err != nil {
+							return append(wrong, fmt.Sprintf("group %d: the log can't be applied again: %v", group, err))
+						}
+					}
+				}
+				if !bytes.Equal(m.state(), f.data) {
+					wrong = append(wrong, fmt.Sprintf("group %d: the snapshot of %s at index %d is not what the log gives", group, n.id, f.meta.Index))
+				}
+				w.snapshots++
+			}
+		}
+	}
+	return wrong
+}
+
+// machine is a fresh state machine of a group.
+type machine struct {
+	apply func(index uint64, entry []byte) error
+	write func(*bytes.Buffer) error
+}
+
+func newMachine(group uint32) *machine {
+	if group == 0 {
+		c := fsm.NewCatalog()
+		return &machine{
+			apply: func(i uint64, e []byte) error { _, err := c.Apply(i, e); return err },
+			write: func(b *bytes.Buffer) error {
+				s := c.Capture()
+				defer s.Release()
+				_, err := s.WriteTo(b)
+				return err
+			},
+		}
+	}
+	m := fsm.NewBuckets(group)
+	return &machine{
+		apply: func(i uint64, e []byte) error { _, err := m.Apply(i, e); return err },
+		write: func(b *bytes.Buffer) error {
+			s := m.Capture()
+			defer s.Release()
+			_, err := s.WriteTo(b)
+			return err
+		},
+	}
+}
+
+// state is the snapshot that the machine would write.
+func (m *machine) state() []byte {
+	var b bytes.Buffer
+	if err := m.write(&b); err != nil {
+		return fmt.Appendf(nil, "no snapshot: %v", err)
+	}
+	return b.Bytes()
+}
