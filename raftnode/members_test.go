@@ -58,7 +58,7 @@ func TestRemovedNodeIsGoneForGood(t *testing.T) {
 	c := startCluster(t, 3)
 	at, leader := c.leader(1)
 	for range 3 {
-		mustTake(t, leader, 1)
+		c.mustTake(1)
 	}
 	// The one that leads, through itself: the hardest case.
 	id := leader.NodeID()
@@ -102,7 +102,7 @@ func TestRemovedNodeIsGoneForGood(t *testing.T) {
 	if leader.CatalogCurrent() {
 		t.Error("it claims to hear of policies")
 	}
-	if res := mustTake(t, next, 1); res.Limits[0].Remaining >= 9 { // one flows in each second
+	if res := c.mustTake(1); res.Limits[0].Remaining >= 9 { // one flows in each second
 		t.Errorf("%d are left: the takes before are forgotten", res.Limits[0].Remaining)
 	}
 	if err := c.nodes[rest[0]].RemoveMember(removal(t), id); err != nil {
@@ -181,7 +181,7 @@ func TestNodeRemovedWhileItWasDown(t *testing.T) {
 	if p := api.AsProblem(c.nodes[0].RemoveMember(removal(t), "n1")); p.Code != api.Conflict {
 		t.Errorf("the last node: %v", p)
 	}
-	mustTake(t, c.nodes[0], 1)
+	c.mustTake(1)
 }
 
 // A removal that was cut off half-way is finished by asking again, through
