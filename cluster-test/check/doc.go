@@ -40,7 +40,7 @@
 //     and edits of a policy have revisions in the order of real time. The limits
 //     in the shards' logs are those of the catalog at that revision. Operations
 //     decided by a policy that was edited before they were called are counted.
-//  11. What was seen of each key with few operations and one revision is
+//  11. What was seen of each key with few operations under one revision is
 //     linearizable: some order of them, consistent with real time, makes a token
 //     bucket answer so. This looks at no log.
 //

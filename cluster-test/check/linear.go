@@ -59,9 +59,10 @@ func (c *checker) linear() {
 		}
 		byKey[name] = append(byKey[name], at)
 	}
+	edited := c.edited()
 	for _, name := range names {
 		ops := byKey[name]
-		set := c.linearSet(name.policy, ops)
+		set := c.linearSet(name.policy, ops, edited[name.policy])
 		if len(ops) > most || set == nil || !time.Now().Before(deadline) {
 			c.report.KeysLeft++
 			continue
@@ -78,14 +79,36 @@ func (c *checker) linear() {
 	}
 }
 
+// edited is the policies that may have had more than one revision.
+func (c *checker) edited() map[string]bool {
+	revisions := map[string]int{}
+	for key := range c.catalog.sets {
+		revisions[key.policy]++
+	}
+	edited := map[string]bool{}
+	for name, n := range revisions {
+		edited[name] = n > 1
+	}
+	for i := range c.h.Edits {
+		if e := &c.h.Edits[i]; e.Outcome == Unknown {
+			edited[e.Name] = true
+		}
+	}
+	return edited
+}
+
 // linearSet returns the one set of limits under which all operations on a key
-// were answered, if there is one that the model can count in; or nil.
-func (c *checker) linearSet(policy string, ops []int) (set *numbers) {
+// were decided, if there is one that the model can count in; or nil. If the
+// policy was edited, those without an answer may have been decided by another.
+func (c *checker) linearSet(policy string, ops []int, edited bool) (set *numbers) {
 	unknown := int64(0) // tokens that may have moved unseen
 	for _, at := range ops {
 		op := &c.h.Ops[at]
 		if op.Outcome == Unknown {
 			unknown += op.cost()
+			if edited {
+				return nil
+			}
 		}
 		if !op.placed() {
 			continue
@@ -97,7 +120,7 @@ func (c *checker) linearSet(policy string, ops []int) (set *numbers) {
 			return nil
 		}
 	}
-	if set == nil || len(set.limits) > linearLimits {
+	if set == nil || len(set.limits) > linearLimits || c.outlived(ops) {
 		return nil
 	}
 	for i := range set.limits {
@@ -107,6 +130,32 @@ func (c *checker) linearSet(policy string, ops []int) (set *numbers) {
 		}
 	}
 	return set
+}
+
+// outlived says whether an id was used for so long that the store may have
+// forgotten it, and decided it twice.
+func (c *checker) outlived(ops []int) bool {
+	type span struct{ from, to int64 }
+	spans := map[string]span{}
+	for _, at := range ops {
+		op := &c.h.Ops[at]
+		if op.RequestID == "" {
+			continue
+		}
+		s, ok := spans[op.RequestID]
+		if !ok {
+			s = span{op.Call, op.Call}
+		}
+		s.from, s.to = min(s.from, op.Call), max(s.to, op.Call)
+		if op.Outcome == Done {
+			s.to = max(s.to, op.Return)
+		}
+		if s.to-s.from+int64(c.in.Slack) >= idWindow {
+			return true
+		}
+		spans[op.RequestID] = s
+	}
+	return false
 }
 
 // linearHistory turns operations on a key into those of the search. The
