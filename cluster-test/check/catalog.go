@@ -29,12 +29,14 @@ type catalog struct {
 	docs     map[setKey]*api.Policy // all that ever were
 	sets     map[setKey]*numbers    // what they resolve to
 	deleted  map[string]int         // times, by name
+	removed  map[string]bool        // members, by id
 }
 
 func newCatalog() *catalog {
 	return &catalog{
 		current: map[string]*api.Policy{}, docs: map[setKey]*api.Policy{},
 		sets: map[setKey]*numbers{}, deleted: map[string]int{},
+		removed: map[string]bool{},
 	}
 }
 
@@ -47,6 +49,7 @@ type catalogBody struct {
 	IfMatch   *uint64     `json:"if_match"`
 	AnyMatch  bool        `json:"any_match"`
 	NoneMatch bool        `json:"none_match"`
+	ID        string      `json:"id"` // of a removed member
 }
 
 // maxPolicies is how many policies a catalog holds.
@@ -79,6 +82,11 @@ func (c *catalog) replay(log *groupLog, r *Report) {
 			}
 		case entryPut:
 			c.put(&body)
+		case entryRemove:
+			if !c.removed[body.ID] {
+				c.revision++
+				c.removed[body.ID] = true
+			}
 		case entryDelete:
 			if old := c.current[body.Name]; old != nil && body.meets(old) {
 				c.revision++

@@ -20,6 +20,7 @@ const (
 	entryInit   = 64
 	entryPut    = 65
 	entryDelete = 66
+	entryRemove = 67 // of a member
 )
 
 // kinds are the names of operations in a history, by their number in the log.
@@ -156,7 +157,7 @@ func decode(data []byte, sets map[string]*numbers) (*logEntry, error) {
 	case entryOwn:
 		e.own, err = decodeOwn(&c)
 	case entryTick:
-	case entryInit, entryPut, entryDelete:
+	case entryInit, entryPut, entryDelete, entryRemove:
 		e.body, c.b = c.b, nil
 	default:
 		return nil, fmt.Errorf("its kind is %d", kind)

@@ -214,6 +214,7 @@ func (w *world) step() {
 		case 2:
 			w.edit("two", api.Limit{Name: "b", Rate: rate, Per: api.Duration(3 * time.Second), Burst: burst})
 		default:
+			w.command(fsm.CatalogCommand{RemoveMember: &fsm.RemoveMember{ID: fmt.Sprintf("n%d", len(w.h.Edits)%7)}})
 			w.remove("slow")
 			w.edit("slow", api.Limit{Name: "daily", Rate: 100, Per: api.Duration(24 * time.Hour), Burst: burst})
 		}
