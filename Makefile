@@ -3,6 +3,9 @@
 GO          ?= go
 STATICCHECK  = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME    ?= 10s
+FAULTS_SEED   ?=
+FAULTS_LENGTH ?= 2m
+FAULTS_RUNS   ?= 1
 BENCH       ?= .
 
 # The packages whose promises hang on goroutines. They run under the race
@@ -40,6 +43,10 @@ race: ## tests of the concurrent packages, under the race detector
 .PHONY: cluster
 cluster: ## tests of several real nodes under faults
 	$(GO) test -timeout 20m $(CLUSTER)
+
+.PHONY: faults
+faults: ## real processes under every kind of fault: FAULTS_RUNS, FAULTS_LENGTH, FAULTS_SEED
+	$(GO) run ./cluster-test/faults run -length $(FAULTS_LENGTH) -runs $(FAULTS_RUNS) $(if $(FAULTS_SEED),-seed $(FAULTS_SEED))
 
 .PHONY: bench
 bench: ## benchmarks; BENCH=regexp picks some

@@ -1,0 +1,99 @@
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/rlstore/rlstore/api"
+)
+
+// plan is what a run does. It follows from the seed and the length alone.
+type plan struct {
+	Seed     uint64        `json:"seed"`
+	Length   time.Duration `json:"length_ns"` // of the faults
+	Nodes    int           `json:"nodes"`     // at the start: 3 or 5
+	Shards   int           `json:"shards"`
+	Keys     int           `json:"keys"`     // that the callers share
+	Policies []api.Policy  `json:"policies"` // the last Edited of them are the editor's
+	Edited   int           `json:"edited"`
+	Steps    []step        `json:"steps"`
+}
+
+// step is one fault of a plan. Whom it strikes follows from Draw and from the
+// cluster as it finds it.
+type step struct {
+	At    time.Duration `json:"at_ns"` // since the first
+	Kind  string        `json:"kind"`
+	Lasts time.Duration `json:"lasts_ns"`
+	Draw  uint64        `json:"draw"`
+}
+
+const (
+	// A fault begins this long after the one before it, within these bounds.
+	minGap = 900 * time.Millisecond
+	maxGap = 4 * time.Second
+	// calm at the end, so that the last faults are over when the run is.
+	calm = 3 * time.Second
+)
+
+// newPlan draws a plan. Every kind of fault comes once before any comes twice;
+// a run that is too short for all of them has as many as fit.
+func newPlan(seed uint64, length time.Duration) plan {
+	rng := rand.New(rand.NewPCG(seed, 0))
+	p := plan{Seed: seed, Length: length, Nodes: 3, Shards: 2 + rng.IntN(3), Keys: 3 + rng.IntN(4)}
+	if rng.IntN(4) == 0 {
+		p.Nodes = 5
+	}
+	p.Policies, p.Edited = drawPolicies(rng), 2
+
+	var able []fault // that fit into the run
+	for _, f := range kinds {
+		if f.shortest <= length/3 {
+			able = append(able, f)
+		}
+	}
+	gap := min(max((length-calm)/time.Duration(len(able)), minGap), maxGap)
+	var deck []fault
+	for at := time.Duration(0); at < length-calm; at += gap {
+		if len(deck) == 0 {
+			deck = slices.Clone(able)
+			rng.Shuffle(len(deck), func(i, j int) { deck[i], deck[j] = deck[j], deck[i] })
+		}
+		f := deck[0]
+		deck = deck[1:]
+		longest := max(f.shortest, min(f.longest, length/6))
+		p.Steps = append(p.Steps, step{
+			At:   at + time.Duration(rng.Int64N(int64(gap))),
+			Kind: f.kind, Lasts: f.shortest + time.Duration(rng.Int64N(int64(longest-f.shortest)+1)),
+			Draw: rng.Uint64(),
+		})
+	}
+	return p
+}
+
+// drawPolicies returns policies that deny often, that deny seldom, that have
+// several limits, and that never refill within a run.
+func drawPolicies(rng *rand.Rand) []api.Policy {
+	limit := func(name string, rate int64, per time.Duration, burst int64) api.Limit {
+		return api.Limit{Name: name, Rate: rate, Per: api.Duration(per), Burst: burst}
+	}
+	return []api.Policy{
+		{Name: "tight", Limits: []api.Limit{limit("only", 1+rng.Int64N(9), 100*time.Millisecond, 8)}},
+		{Name: "wide", Limits: []api.Limit{limit("only", 50+rng.Int64N(200), time.Second, 20+rng.Int64N(50))}},
+		{Name: "budget", Limits: []api.Limit{limit("only", 1, 1000*time.Hour, 2000+rng.Int64N(3000))}},
+		{Name: "two", Limits: []api.Limit{
+			limit("burst", 10+rng.Int64N(20), time.Second, 20+rng.Int64N(20)),
+			limit("minute", 100+rng.Int64N(500), time.Minute, 100+rng.Int64N(200)),
+		}},
+		{Name: "edited", Limits: []api.Limit{limit("only", 20, time.Second, 20+rng.Int64N(20))}},
+		{Name: "ns/edited", Limits: []api.Limit{
+			limit("a", 7, 100*time.Millisecond, 30), limit("b", 300, time.Minute, 200),
+		}},
+	}
+}
+
+func (p plan) String() string {
+	return fmt.Sprintf("seed %d, %v, %d nodes, %d shards, %d faults", p.Seed, p.Length, p.Nodes, p.Shards, len(p.Steps))
+}
