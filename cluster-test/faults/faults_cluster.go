@@ -154,8 +154,9 @@ func (b *world) remove(ctx context.Context, n *node) error {
 	return nil
 }
 
-// votes waits until n is a voter of every group, as it sees it. It waits
-// beyond the end of the faults, since then it must come about.
+// votes waits until n is a voter of every group, as it sees it, or was removed
+// by another fault. It waits beyond the end of the faults, since then it must
+// come about.
 func (b *world) votes(ctx context.Context, n *node) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 90*time.Second)
 	defer cancel()
@@ -173,8 +174,8 @@ func (b *world) votes(ctx context.Context, n *node) error {
 			}
 		}
 		return nil
-	}, nil)
-	if err != nil {
+	}, func() bool { return b.find(n.id) == nil })
+	if err != nil && b.find(n.id) != nil {
 		return fmt.Errorf("node %s did not become a member within 90 s: %w", n.id, err)
 	}
 	return nil
