@@ -94,6 +94,10 @@ func readSizes(path string) (sizeRing, error) {
 		return ring, err
 	}
 	defer db.Close()
+	// Only now: nobody else writes to the file while this process has its lock.
+	if err := checkBolt(path); err != nil {
+		return ring, fmt.Errorf("the file is damaged: %w", err)
+	}
 	return ring, db.View(func(tx *bbolt.Tx) error {
 		bucket := tx.Bucket([]byte("logs")) // raft-boltdb's
 		if bucket == nil {

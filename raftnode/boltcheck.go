@@ -1,0 +1,295 @@
+package raftnode
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"math"
+	"os"
+)
+
+// What follows reads a bbolt file as bbolt's format has it, before bbolt does.
+//
+// On a damaged page bbolt panics, some of the time on a goroutine of its own,
+// where nobody can recover, or it reads beyond the end of its mapping, which
+// ends the process with a fault and no word on the file. A node must say which
+// log is damaged. What passes here, bbolt and raft-boltdb can read.
+//
+// A file is pages of one size:
+//
+//	page     u64 its number, u16 flags, u16 count, u32 overflow: pages that
+//	         continue it; then count elements, then keys and values
+//	branch   element: u32 position of the key, counted from the element itself,
+//	         u32 length of the key, u64 page of the child
+//	leaf     element: u32 flags, u32 position, u32 lengths of key and of value
+//	meta     pages 0 and 1: u32 magic, version, page size, flags; u64 root page,
+//	         sequence, page of free pages, pages in use, transaction, FNV-1a
+//
+// A leaf's element with flag 1 is a bucket: its value is u64 root page, u64
+// sequence, and if the root is 0 a whole small page. Integers are in the order
+// of the machine, which is little-endian wherever rlstore is built for.
+const (
+	boltBranch = 1
+	boltLeaf   = 2
+	boltFree   = 16
+
+	boltPageHead = 16
+	boltElement  = 16
+	boltBucket   = 16
+	boltMetaSize = 64 // of which the last 8 bytes are the checksum
+	boltMagic    = 0xED0CDAED
+	boltVersion  = 2
+
+	maxBoltPage = 16 << 20 // what bbolt looks for
+)
+
+// checkBolt returns an error that says what is wrong with the log file at path,
+// which nobody may write to meanwhile.
+func checkBolt(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	c := boltChecker{r: f, size: info.Size(), seen: map[uint64]bool{}}
+	return c.check()
+}
+
+func (c *boltChecker) check() error {
+	meta, err := c.meta()
+	if err != nil {
+		return err
+	}
+	if err := c.tree(binary.LittleEndian.Uint64(meta[16:]), keyRange{}, c.topLevel); err != nil {
+		return err
+	}
+	return c.free(binary.LittleEndian.Uint64(meta[32:]))
+}
+
+// boltChecker walks over the pages of one file.
+type boltChecker struct {
+	r    io.ReaderAt
+	size int64           // of the file
+	page int64           // size of a page
+	end  uint64          // pages in use
+	seen map[uint64]bool // pages that belong somewhere
+}
+
+// meta returns the newer of the two meta pages that are right, as bbolt does.
+func (c *boltChecker) meta() ([]byte, error) {
+	le := binary.LittleEndian
+	newest := c.metaAt(0)
+	// The second page's place follows from the size of a page, which only a
+	// right first one tells for sure.
+	for at := int64(1024); at <= maxBoltPage; at *= 2 {
+		if newest != nil && int64(le.Uint32(newest[8:])) != at {
+			continue
+		}
+		if m := c.metaAt(at); m != nil && int64(le.Uint32(m[8:])) == at && (newest == nil || le.Uint64(m[48:]) > le.Uint64(newest[48:])) {
+			newest = m
+		}
+	}
+	if newest == nil {
+		return nil, errors.New("neither of its meta pages is right")
+	}
+	c.page, c.end = int64(le.Uint32(newest[8:])), le.Uint64(newest[40:])
+	if c.page < 1024 || c.page > maxBoltPage || c.page&(c.page-1) != 0 {
+		return nil, fmt.Errorf("it has pages of %d bytes", c.page)
+	}
+	if c.end > uint64(c.size/c.page) {
+		return nil, fmt.Errorf("it has been cut to %d bytes; it uses %d pages of %d", c.size, c.end, c.page)
+	}
+	return newest, nil
+}
+
+// metaAt returns the meta page at a place of the file, nil if none is right there.
+func (c *boltChecker) metaAt(at int64) []byte {
+	le := binary.LittleEndian
+	m := make([]byte, boltMetaSize)
+	if _, err := c.r.ReadAt(m, at+boltPageHead); err != nil {
+		return nil
+	}
+	sum := fnv.New64a()
+	sum.Write(m[:boltMetaSize-8])
+	if le.Uint32(m) != boltMagic || le.Uint32(m[4:]) != boltVersion || le.Uint64(m[56:]) != sum.Sum64() {
+		return nil
+	}
+	return m
+}
+
+// keyRange is where the keys below a page lie: from low on, and below high, if
+// that is not nil.
+type keyRange struct{ low, high []byte }
+
+// visit is called for each element of a leaf.
+type visit func(key []byte, bucket bool, value []byte) error
+
+// tree walks the tree below a page.
+func (c *boltChecker) tree(id uint64, in keyRange, leaf visit) error {
+	p, err := c.read(id)
+	if err != nil {
+		return err
+	}
+	if err := p.walk(in, leaf, c.tree); err != nil {
+		return fmt.Errorf("page %d: %w", id, err)
+	}
+	return nil
+}
+
+// read reads a page with those that continue it. No page belongs to two.
+func (c *boltChecker) read(id uint64) (boltPage, error) {
+	if id < 2 || id >= c.end {
+		return nil, fmt.Errorf("there is no page %d", id)
+	}
+	var head [boltPageHead]byte
+	at := int64(id) * c.page
+	if _, err := c.r.ReadAt(head[:], at); err != nil {
+		return nil, err
+	}
+	more := uint64(binary.LittleEndian.Uint32(head[12:]))
+	if number := binary.LittleEndian.Uint64(head[:]); number != id || more >= c.end-id {
+		return nil, fmt.Errorf("page %d says that it is page %d, and goes on for %d more", id, number, more)
+	}
+	for i := id; i <= id+more; i++ {
+		if c.seen[i] {
+			return nil, fmt.Errorf("page %d belongs to two", i)
+		}
+		c.seen[i] = true
+	}
+	p := make(boltPage, int64(more+1)*c.page)
+	_, err := c.r.ReadAt(p, at)
+	return p, err
+}
+
+// boltPage is the bytes of one page.
+type boltPage []byte
+
+// walk calls leaf with what the page holds, or below with each of its children;
+// without below it must be a leaf.
+func (p boltPage) walk(in keyRange, leaf visit, below func(uint64, keyRange, visit) error) error {
+	if len(p) < boltPageHead {
+		return errors.New("it is shorter than its head")
+	}
+	le := binary.LittleEndian
+	flags, count := le.Uint16(p[8:]), int(le.Uint16(p[10:]))
+	if flags != boltLeaf && (flags != boltBranch || count == 0 || below == nil) || boltPageHead+count*boltElement > len(p) {
+		return fmt.Errorf("it is of kind %d, with %d elements", flags, count)
+	}
+	element := func(i int) (e, key, value []byte, err error) {
+		at := uint64(boltPageHead + i*boltElement)
+		e = p[at : at+boltElement]
+		sizes := e[4:]
+		if flags == boltBranch {
+			sizes = e
+		}
+		from := at + uint64(le.Uint32(sizes))
+		mid := from + uint64(le.Uint32(sizes[4:]))
+		end := mid
+		if flags == boltLeaf {
+			end += uint64(le.Uint32(sizes[8:]))
+		}
+		if from < uint64(boltPageHead+count*boltElement) || from == mid || end > uint64(len(p)) {
+			return nil, nil, nil, fmt.Errorf("element %d lies from byte %d to %d", i, from, end)
+		}
+		return e, p[from:mid], p[mid:end], nil
+	}
+	for i := range count {
+		e, key, value, err := element(i)
+		if err != nil {
+			return err
+		}
+		if bytes.Compare(in.low, key) > 0 || in.high != nil && bytes.Compare(key, in.high) >= 0 {
+			return fmt.Errorf("element %d is out of order", i)
+		}
+		if flags == boltLeaf {
+			in.low = append(key[:len(key):len(key)], 0) // the next one is greater
+			err = leaf(key, le.Uint32(e)&1 != 0, value)
+		} else {
+			in.low = key
+			child := keyRange{key, in.high}
+			if i+1 < count {
+				if _, child.high, _, err = element(i + 1); err != nil {
+					return err
+				}
+				if bytes.Equal(key, child.high) {
+					return fmt.Errorf("element %d is there twice", i)
+				}
+			}
+			err = below(le.Uint64(e[8:]), child, leaf)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// free checks the page that lists the free pages, if there is one: bbolt writes
+// it into a new file, and other programs may.
+func (c *boltChecker) free(id uint64) error {
+	if id == math.MaxUint64 {
+		return nil
+	}
+	p, err := c.read(id)
+	if err != nil {
+		return err
+	}
+	le := binary.LittleEndian
+	list, count := p[boltPageHead:], uint64(le.Uint16(p[10:]))
+	if count == math.MaxUint16 { // then the first number is that of those which follow
+		count, list = le.Uint64(list), list[8:]
+	}
+	if le.Uint16(p[8:]) != boltFree || count > uint64(len(list)/8) {
+		return fmt.Errorf("page %d does not list free pages", id)
+	}
+	for i := range count {
+		if n := le.Uint64(list[8*i:]); n < 2 || n >= c.end || c.seen[n] {
+			return fmt.Errorf("page %d is listed as free", n)
+		}
+	}
+	return nil
+}
+
+// topLevel checks what stands beside each other in the file: raft-boltdb's two
+// buckets.
+func (c *boltChecker) topLevel(key []byte, bucket bool, value []byte) error {
+	var leaf visit
+	switch {
+	case !bucket || len(value) < boltBucket:
+		return fmt.Errorf("%.20q is no bucket", key)
+	case string(key) == "logs":
+		leaf = logEntry
+	case string(key) == "conf":
+		leaf = confValue
+	default:
+		return fmt.Errorf("%.20q is not a bucket of a log", key)
+	}
+	root := binary.LittleEndian.Uint64(value)
+	if root == 0 {
+		return boltPage(value[boltBucket:]).walk(keyRange{}, leaf, nil)
+	}
+	return c.tree(root, keyRange{}, leaf)
+}
+
+func logEntry(key []byte, bucket bool, _ []byte) error {
+	if bucket || len(key) != 8 {
+		return fmt.Errorf("%x is not the index of an entry", key)
+	}
+	return nil
+}
+
+// confValue checks the numbers that the library keeps beside its log.
+func confValue(key []byte, bucket bool, value []byte) error {
+	number := string(key) == "CurrentTerm" || string(key) == "LastVoteTerm"
+	if bucket || number && len(value) != 8 {
+		return fmt.Errorf("%.20q has %d bytes", key, len(value))
+	}
+	return nil
+}
