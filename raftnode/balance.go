@@ -2,6 +2,7 @@ package raftnode
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sort"
 	"time"
@@ -116,6 +117,9 @@ func (n *Node) isCaughtUp(id string, g *group) bool {
 // (github.com/hashicorp/raft/issues/696).
 const handOverAgain = 30 * time.Second
 
+// errSpared: nothing was tried, since a hand-over to the same node failed lately.
+var errSpared = fmt.Errorf("a hand-over to it failed less than %v ago", handOverAgain)
+
 // handOver moves g's leadership to target: it lets the entries in flight
 // finish, so that no outcome is lost, then transfers.
 func (n *Node) handOver(ctx context.Context, g *group, target string) error {
@@ -124,7 +128,7 @@ func (n *Node) handOver(ctx context.Context, g *group, target string) error {
 	}
 	defer g.handover.Release(handoverShares)
 	if failed, ok := g.handoverFailed[target]; ok && time.Since(failed) < handOverAgain {
-		return fmt.Errorf("a hand-over to node %s failed less than %v ago", target, handOverAgain)
+		return errSpared
 	}
 	m, ok := n.peers.member(target)
 	if !ok {
@@ -141,10 +145,17 @@ func (n *Node) handOver(ctx context.Context, g *group, target string) error {
 	}
 	err := g.raft.LeadershipTransferToServer(raft.ServerID(target), raft.ServerAddress(m.Raft)).Error()
 	if err != nil {
-		g.handoverFailed[target] = time.Now()
+		if !neverBegun(err) {
+			g.handoverFailed[target] = time.Now()
+		}
 		g.reopen()
 	}
 	return err
+}
+
+// neverBegun tells errors of hand-overs that the library refused at once.
+func neverBegun(err error) bool {
+	return errors.Is(err, raft.ErrNotLeader) || errors.Is(err, raft.ErrLeadershipTransferInProgress) || errors.Is(err, raft.ErrEnqueueTimeout)
 }
 
 // reopen serves on after a hand-over that failed.

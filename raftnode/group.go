@@ -246,9 +246,7 @@ func (g *group) follow(ctx context.Context, n *Node) {
 				g.coalescer.setOpen(false)
 			}
 			g.metrics.leadership(lead)
-			if !lead {
-				g.heldUntil.Store(nil)
-			} else {
+			if lead {
 				r.begin(ctx, func(ctx context.Context) { g.lead(ctx, n) })
 			}
 		}

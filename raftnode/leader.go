@@ -1,6 +1,7 @@
 package raftnode
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -13,12 +14,14 @@ import (
 const leaderPatience = 3 * time.Second
 
 // leaderOf is the id of the node that leads g as this node believes, or "". A
-// removed node hears no more from leaders, and goes by what its former peers say.
+// removed node hears no more from leaders: unless it still leads, it goes by what
+// its former peers say.
 func (n *Node) leaderOf(g *group) string {
-	if id := g.leader(); id != "" || !n.removed.Load() {
-		return id
+	id := g.leader()
+	if n.removed.Load() && id != n.cfg.NodeID {
+		return cmp.Or(n.peers.leaderOf(g.id), id)
 	}
-	return n.peers.leaderOf(g.id)
+	return id
 }
 
 // untilLed repeats try, which carries a change to the leader of g, for as long

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/hashicorp/raft"
-
 	"github.com/rlstore/rlstore/api"
 )
 
@@ -25,7 +23,8 @@ const (
 // handing is a leadership and who is to have it.
 type handing struct {
 	Shard uint32 `json:"shard"`
-	To    string `json:"to,omitempty"` // "": whoever is best
+	To    string `json:"to,omitempty"`   // "": whoever is best
+	Hold  bool   `json:"hold,omitempty"` // keep it from balance for a while
 }
 
 // Transfer moves the leadership of a shard, or of the catalog as shard 0, to
@@ -35,13 +34,13 @@ type handing struct {
 // *api.Problem.
 //
 // The new leader keeps the leadership for holdFor, whatever balance would
-// prefer; it does not survive that node's loss of the leadership.
+// prefer. Only it knows so: when it dies, balance has its way.
 func (n *Node) Transfer(ctx context.Context, shard uint32, to string, noForward bool) (leader string, err error) {
 	g, err := n.group(shard)
 	if err != nil {
 		return "", err
 	}
-	req, done := handing{shard, to}, handing{}
+	req, done := handing{shard, to, true}, handing{}
 	err = n.untilLed(ctx, g, noForward, func() (err error) {
 		at := n.leaderOf(g)
 		if at == n.cfg.NodeID {
@@ -67,66 +66,64 @@ func (n *Node) transfer(ctx context.Context, h *handing) (handing, error) {
 		return handing{}, notLeader(g.id)
 	}
 	if h.To == n.cfg.NodeID {
-		g.hold()
-		return *h, nil
+		return *h, n.held(h)
 	}
-	target, err := n.successor(ctx, g, h.To)
-	if err != nil {
-		return handing{}, err
-	}
-	err = n.handOver(ctx, g, target)
-	switch {
-	case err == nil:
-		g.log.Info("handed the leadership over, as requested", "to", target)
-		return handing{g.id, target}, nil
-	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress):
-		return handing{}, outcome(g.id, err)
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled): // before anything was handed over
-		return handing{}, api.NewProblem(api.Overloaded, "%s could not be handed over: %v", g, err)
-	}
-	return handing{}, api.NewProblem(api.OutcomeUnknown, "it is not known whether node %s has taken %s over: %v", target, g, err)
-}
-
-// successor is the node to, or the least loaded one if to is "", as the next
-// leader of g, which this node leads; or why it can't be. The node is told, and
-// holds what it is about to get.
-func (n *Node) successor(ctx context.Context, g *group, to string) (id string, err error) {
-	voters := voterIDs(g)
-	candidates := []string{to}
-	if to == "" {
-		if candidates = n.successors(voters); len(candidates) == 0 {
-			return "", api.NewProblem(api.Conflict, "no other voter of %s answers and stays", g)
+	candidates := []string{h.To}
+	if h.To == "" {
+		if candidates = n.successors(voterIDs(g)); len(candidates) == 0 {
+			return handing{}, api.NewProblem(api.Conflict, "no other voter of %s answers and stays", g)
 		}
 	}
 	for _, id := range candidates {
-		s, ok := n.peers.fresh(id)
-		switch {
-		case !g.has(id):
-			err = api.NewProblem(api.InvalidRequest, "to: there is no node %.64s in %s; its voters are %s", id, g, strings.Join(voters, ", "))
-		case !slices.Contains(voters, id):
-			err = api.NewProblem(api.Conflict, "node %s has no vote in %s yet; it gets one once it has caught up with every shard", id, g)
-		case n.catalog.View().IsRemoved(id):
-			err = api.NewProblem(api.Conflict, "node %s is being removed from the cluster, so it can't lead %s", id, g)
-		case !ok:
-			err = api.NewProblem(api.Conflict, "node %s does not answer, so it can't lead %s", id, g)
-		case s.Draining:
-			err = api.NewProblem(api.Conflict, "node %s is shutting down, so it can't lead %s", id, g)
-		default:
-			if !n.isCaughtUp(id, g) { // a second ago
-				_, _ = n.ask(ctx, s.Raft)
-			}
-			if !n.isCaughtUp(id, g) {
-				err = api.NewProblem(api.Conflict, "node %s has not caught up with %s yet; try again when its lag is small", id, g)
-				continue
-			}
-			told := n.call(ctx, s.Raft, methodHold, handing{g.id, id}, nil)
-			if told == nil {
-				return id, nil
-			}
-			err = api.NewProblem(api.Conflict, "node %s does not answer, so it can't lead %s: %v", id, g, told)
+		if err = n.mayLead(ctx, g, id, h.Hold); err != nil {
+			continue
 		}
+		err = n.handOver(ctx, g, id)
+		switch {
+		case err == nil:
+			g.heldUntil.Store(nil) // the newest request counts
+			g.log.Info("handed the leadership over, as requested", "to", id)
+			return handing{Shard: g.id, To: id}, nil
+		case errors.Is(err, errSpared):
+			err = api.NewProblem(api.Conflict, "node %s can't lead %s now: %v", id, g, err)
+			continue
+		case neverBegun(err):
+			return handing{}, outcome(g.id, err)
+		case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled): // before anything was handed over
+			return handing{}, api.NewProblem(api.Overloaded, "%s could not be handed over: %v", g, err)
+		}
+		return handing{}, api.NewProblem(api.OutcomeUnknown, "it is not known whether node %s has taken %s over: %v", id, g, err)
 	}
-	return "", err
+	return handing{}, err
+}
+
+// mayLead says why a node can't be the next leader of g, which this node leads, or
+// returns nil. The node is then told what it is about to get.
+func (n *Node) mayLead(ctx context.Context, g *group, id string, hold bool) error {
+	voters := voterIDs(g)
+	s, ok := n.peers.fresh(id)
+	switch {
+	case !g.has(id):
+		return api.NewProblem(api.InvalidRequest, "to: there is no node %.64s in %s; its voters are %s", id, g, strings.Join(voters, ", "))
+	case !slices.Contains(voters, id):
+		return api.NewProblem(api.Conflict, "node %s has no vote in %s yet; it gets one once it has caught up with every shard", id, g)
+	case n.catalog.View().IsRemoved(id):
+		return api.NewProblem(api.Conflict, "node %s is being removed from the cluster, so it can't lead %s", id, g)
+	case !ok:
+		return api.NewProblem(api.Conflict, "node %s does not answer, so it can't lead %s", id, g)
+	case s.Draining:
+		return api.NewProblem(api.Conflict, "node %s is shutting down, so it can't lead %s", id, g)
+	}
+	if !n.isCaughtUp(id, g) { // a second ago
+		_, _ = n.ask(ctx, s.Raft)
+	}
+	if !n.isCaughtUp(id, g) {
+		return api.NewProblem(api.Conflict, "node %s has not caught up with %s yet; try again when its lag is small", id, g)
+	}
+	if err := n.call(ctx, s.Raft, methodHold, handing{g.id, id, hold}, nil); err != nil {
+		return api.NewProblem(api.Conflict, "node %s does not answer, so it can't lead %s: %v", id, g, err)
+	}
+	return nil
 }
 
 // awaitLeader returns once the node id leads g and serves, also in the eyes of
@@ -159,13 +156,15 @@ func (n *Node) serves(ctx context.Context, id string, g *group) bool {
 	return err == nil && slices.ContainsFunc(s.Groups, func(r groupStatus) bool { return r.ID == g.id && r.Serving })
 }
 
-// held is asked of a node that is about to get a leadership by request.
+// held is asked of the node that is about to get a leadership.
 func (n *Node) held(h *handing) error {
 	g, err := n.group(h.Shard)
 	if err != nil {
 		return err
 	}
-	g.hold()
+	if h.Hold {
+		g.hold()
+	}
 	return nil
 }
 

