@@ -53,7 +53,7 @@ func (f frame) append(b []byte) []byte {
 }
 
 // readFrame reads one frame; its payload is the caller's. It holds no more
-// memory than twice what has come, whatever length a peer claims.
+// memory than twice what has come, or 64 KiB, whatever length a peer claims.
 func readFrame(r *bufio.Reader) (frame, error) {
 	var h [frameHeader]byte
 	if _, err := io.ReadFull(r, h[:]); err != nil {
@@ -64,7 +64,7 @@ func readFrame(r *bufio.Reader) (frame, error) {
 		return frame{}, fmt.Errorf("a frame of %d bytes; from %d to %d are possible", n+frameHeader, frameHeader, maxFrame)
 	}
 	f := frame{id: binary.BigEndian.Uint64(h[4:]), method: h[12], status: h[13]}
-	const piece = 1 << 20
+	const piece = 64 << 10
 	f.payload = make([]byte, min(n, piece))
 	if _, err := io.ReadFull(r, f.payload); err != nil {
 		return frame{}, noEOF(err)
