@@ -130,7 +130,8 @@ func (n *Node) seek(ctx context.Context) error {
 		return err
 	}
 	seen := map[string]status{n.cfg.NodeID: n.status()}
-	var formed *status
+	var formed []string // addresses of nodes of the running cluster
+	var first status    // the first of them
 	for _, s := range answers {
 		if other, ok := seen[s.ID]; ok && other.Raft != s.Raft && other.ClusterID == s.ClusterID {
 			return fmt.Errorf("the nodes at %s and %s both have the id %s; give every node a --node-id of its own", other.Raft, s.Raft, s.ID)
@@ -139,15 +140,17 @@ func (n *Node) seek(ctx context.Context) error {
 		if s.ClusterID == "" {
 			continue
 		}
-		if formed != nil && formed.ClusterID != s.ClusterID {
+		if formed == nil {
+			first = s
+		} else if first.ClusterID != s.ClusterID {
 			return &fatalError{fmt.Errorf("--join leads to two clusters: %s belongs to %s, and %s to %s; name the addresses of one only",
-				formed.Raft, formed.ClusterID, s.Raft, s.ClusterID)}
+				first.Raft, first.ClusterID, s.Raft, s.ClusterID)}
 		}
-		formed = &s
+		formed = append(formed, s.Raft)
 	}
 	switch {
 	case formed != nil:
-		return n.enter(ctx, formed.Raft)
+		return n.enter(ctx, formed)
 	case n.cfg.BootstrapExpect == 0:
 		return fmt.Errorf("no node of a running cluster answers at --join%s", unreachable)
 	case len(seen) < n.cfg.BootstrapExpect:
@@ -303,44 +306,70 @@ func (n *Node) start(p *plan) error {
 	return nil
 }
 
-// enter makes this node part of the running cluster that the node at addr
-// belongs to: through the plan that both hold, or as a new member.
-func (n *Node) enter(ctx context.Context, addr string) error {
+// enter makes this node part of the running cluster that the nodes at addrs
+// belong to: through the plan that both hold, or as a new member. It asks all of
+// them, for one alone may have joined a moment ago and know of no members, or lag
+// and not know of this one.
+func (n *Node) enter(ctx context.Context, addrs []string) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	var a joinAnswer
-	if err := n.call(ctx, addr, methodJoin, n.self(), &a); err != nil {
-		return fmt.Errorf("join the cluster of %s: %w", addr, err)
+	var all *joinAnswer
+	var failure error
+	for _, addr := range addrs {
+		a, err := n.askToJoin(ctx, addr)
+		var fatal *fatalError
+		switch {
+		case errors.As(err, &fatal):
+			return err
+		case err != nil:
+			failure = err
+		case all == nil:
+			all = a
+		default:
+			all.Members = append(all.Members, a.Members...)
+		}
 	}
-	if err := checkCluster(a.ClusterID, a.Shards, a.Members); err != nil {
-		return fmt.Errorf("join the cluster of %s: it answers with %w", addr, err)
+	if all == nil {
+		return failure
 	}
 	n.idMu.Lock()
 	pending := n.id.Bootstrap
 	n.idMu.Unlock()
-	if pending != nil && pending.ClusterID == a.ClusterID {
+	if pending != nil && pending.ClusterID == all.ClusterID {
 		return n.start(pending)
 	}
-	if a.Removed {
-		return &fatalError{fmt.Errorf("node %s was removed from the cluster at %s; start it with an empty folder under a new --node-id to come back", n.cfg.NodeID, addr)}
-	}
-	for _, m := range a.Members {
-		if m.ID == n.cfg.NodeID {
-			return &fatalError{fmt.Errorf("node %s is a member of the cluster at %s, but its data folder %s is empty: it has forgotten its votes and must not return under this id; start it with a new --node-id", n.cfg.NodeID, addr, n.cfg.DataDir)}
-		}
-	}
 	if pending != nil {
-		return &fatalError{fmt.Errorf("this node has accepted the start of another cluster than that of %s; empty its data folder %s to join", addr, n.cfg.DataDir)}
+		return &fatalError{fmt.Errorf("this node has accepted the start of another cluster than that of %s; empty its data folder %s to join", addrs[0], n.cfg.DataDir)}
 	}
+	n.peers.learn(all.Members)
 	n.idMu.Lock()
 	defer n.idMu.Unlock()
 	next := n.id
-	next.ClusterID, next.Shards, next.Members = a.ClusterID, a.Shards, append(a.Members, n.self())
-	if err := n.keep(next); err != nil {
-		return err
+	next.ClusterID, next.Shards, next.Members = all.ClusterID, all.Shards, n.peers.members()
+	return n.keep(next)
+}
+
+// askToJoin asks one node what this one would join. It is a fatalError if this
+// node must not.
+func (n *Node) askToJoin(ctx context.Context, addr string) (*joinAnswer, error) {
+	var a joinAnswer
+	if err := n.call(ctx, addr, methodJoin, n.self(), &a); err != nil {
+		return nil, fmt.Errorf("join the cluster of %s: %w", addr, err)
 	}
-	n.peers.learn(a.Members)
-	return nil
+	if err := checkCluster(a.ClusterID, a.Shards, a.Members); err != nil {
+		return nil, fmt.Errorf("join the cluster of %s: it answers with %w", addr, err)
+	}
+	n.idMu.Lock()
+	pending := n.id.Bootstrap
+	n.idMu.Unlock()
+	switch {
+	case pending != nil && pending.ClusterID == a.ClusterID: // it was there from the start
+	case a.Removed:
+		return nil, &fatalError{fmt.Errorf("node %s was removed from the cluster at %s; start it with an empty folder under a new --node-id to come back", n.cfg.NodeID, addr)}
+	case slices.ContainsFunc(a.Members, func(m Member) bool { return m.ID == n.cfg.NodeID }):
+		return nil, &fatalError{fmt.Errorf("node %s is a member of the cluster at %s, but its data folder %s is empty: it has forgotten its votes and must not return under this id; start it with a new --node-id", n.cfg.NodeID, addr, n.cfg.DataDir)}
+	}
+	return &a, nil
 }
 
 // checkJoin looks for the mistake of giving a node of one cluster the addresses

@@ -191,7 +191,7 @@ func (s *LogStore) DeleteRange(first, last uint64) error {
 	end := last >= highest
 	// The caller may name indexes far outside the log.
 	from, to := max(first, lowest), min(last, highest)
-	if highest == 0 || from > to {
+	if lowest == 0 || highest == 0 || from > to {
 		return nil
 	}
 	if end && s.opts.OnTruncate != nil {

@@ -305,7 +305,11 @@ func (n *Node) handle() {
 		default:
 			return nil, api.NewProblem(api.NoLeader, "node %s is still starting", n.cfg.NodeID)
 		}
-		return joinAnswer{n.ClusterID(), len(n.groupList()) - 1, n.configured(), n.catalog.View().IsRemoved(m.ID)}, nil
+		members := n.configured()
+		if len(members) == 0 {
+			return nil, api.NewProblem(api.NoLeader, "node %s has joined itself, and has not heard of the members yet", n.cfg.NodeID)
+		}
+		return joinAnswer{n.ClusterID(), len(n.groupList()) - 1, members, n.catalog.View().IsRemoved(m.ID)}, nil
 	}))
 	n.mux.Handle(methodAdd, jsonCall(func(ctx context.Context, m *Member) (any, error) { return nil, n.add(ctx, m) }))
 	n.mux.Handle(methodMember, jsonCall(func(ctx context.Context, c *memberChange) (any, error) { return n.changeMember(ctx, c) }))

@@ -350,6 +350,55 @@ func TestNewNodeJoins(t *testing.T) {
 	}
 }
 
+// A node may be told to join by one that has itself joined a moment ago and has
+// not heard of any member: it waits until somebody knows them, and then knocks at
+// all of them.
+func TestNewNodeJoinsThroughOneThatKnowsNobodyYet(t *testing.T) {
+	c := startCluster(t, 3)
+	c.mustTake(1)
+	cluster := c.nodes[0].ClusterID()
+	members := c.nodes[0].configured()
+	for i := range 3 {
+		c.close(i)
+	}
+	// The fourth has entered the cluster, and no leader has added it yet.
+	fourth := c.listen(3)
+	cfg := c.config(3)
+	disk, err := OpenFiles(cfg.DataDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := identity{Format: dataFormat, NodeID: cfg.NodeID, ClusterID: cluster, Shards: 2, Members: members}
+	if err := errors.Join(saveIdentity(disk, id), disk.Close()); err != nil {
+		t.Fatal(err)
+	}
+	c.nodes = append(c.nodes, c.open(cfg, fourth))
+	fifth := c.listen(4)
+	cfg = c.config(4)
+	cfg.Join = c.addrs[3:4]
+	c.nodes = append(c.nodes, c.open(cfg, fifth))
+	if _, err := c.nodes[4].askToJoin(t.Context(), c.addrs[3]); api.AsProblem(err).Code != api.NoLeader {
+		t.Errorf("a node without members lets another one join: %v", err)
+	}
+	for i := range 3 {
+		c.nodes[i] = c.open(c.config(i), c.listen(i))
+	}
+	eventually(t, "both vote in every group", func() bool {
+		for _, n := range c.nodes[3:] {
+			groups := n.groupList()
+			for _, g := range groups {
+				if len(voterIDs(g)) != 5 {
+					return false
+				}
+			}
+			if groups == nil {
+				return false
+			}
+		}
+		return true
+	})
+}
+
 // A member that lost its folder has forgotten its votes, and is refused.
 func TestWipedMemberIsRefused(t *testing.T) {
 	c := startCluster(t, 3)

@@ -261,17 +261,21 @@ func (l *openLog) StoreLogs(logs []*raft.Log) error {
 // DeleteRange implements raft.LogStore.
 func (l *openLog) DeleteRange(from, to uint64) error {
 	return l.m.write(func() {
+		f := l.f
+		from, to := max(from, f.first), min(to, f.last)
+		if f.last == 0 || from > to {
+			return
+		}
 		for i := from; i <= to; i++ {
-			delete(l.f.entries, i)
+			delete(f.entries, i)
 		}
-		if from <= l.f.first {
-			l.f.first = to + 1
-		}
-		if to >= l.f.last {
-			l.f.last = from - 1
-		}
-		if l.f.first > l.f.last {
-			l.f.first, l.f.last = 0, 0
+		switch {
+		case from == f.first && to == f.last:
+			f.first, f.last = 0, 0
+		case from == f.first:
+			f.first = to + 1
+		case to == f.last:
+			f.last = from - 1
 		}
 	})
 }

@@ -72,7 +72,7 @@ func newWorld(seed uint64) *world {
 	w.snapshotBytes = 4096 << w.rng.IntN(5)
 	w.pace = time.Duration(5+w.rng.IntN(40)) * time.Millisecond
 	w.callers = 3 + w.rng.IntN(4)
-	w.faults = time.Duration(10+w.rng.IntN(20)) * time.Second
+	w.faults = time.Duration(6+w.rng.IntN(14)) * time.Second
 	n := 3
 	if w.rng.IntN(6) == 0 {
 		n = 5
