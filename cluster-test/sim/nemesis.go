@@ -28,8 +28,8 @@ type fault struct {
 	do   func(n *nemesis) (mend func())
 }
 
-// faults are all kinds.
-var faults = []fault{
+// kinds are all faults.
+var kinds = []fault{
 	{"kill", func(n *nemesis) func() { return n.down(n.anyNode(), false) }},
 	{"kill-leader", func(n *nemesis) func() { return n.down(n.leader(), false) }},
 	{"power-loss", func(n *nemesis) func() { return n.down(n.anyNode(), true) }},
@@ -70,7 +70,7 @@ func (n *nemesis) run(d time.Duration) {
 		if len(n.mend) >= 3 {
 			continue
 		}
-		f := faults[n.rng.IntN(len(faults))]
+		f := kinds[n.rng.IntN(len(kinds))]
 		mend := f.do(n)
 		n.w.counts[f.name]++
 		if mend != nil {

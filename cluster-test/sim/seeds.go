@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -65,8 +66,10 @@ func runSeed(ctx context.Context, seed uint64) Summary {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestSeed$")
-	cmd.Cancel = func() error { return cmd.Process.Signal(quit) } // shows all goroutines
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGQUIT) } // shows all goroutines
 	cmd.WaitDelay = 10 * time.Second
+	// One processor and no garbage collection, as far as the machine can bear it:
+	// neither is to interfere; see the overlay.
 	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", Child, seed), "GOMAXPROCS=1", "GOGC=off", "GOMEMLIMIT=1500MiB")
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
