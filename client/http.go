@@ -9,10 +9,11 @@ import (
 	"fmt"
 	"io"
 	"mime"
-	"net"
 	"net/http"
+	"net/http/httptrace"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rlstore/rlstore/api"
@@ -149,6 +150,10 @@ type exchange struct {
 // exchange sends x to one node. Its errors are of this package.
 func (c *Client) exchange(ctx context.Context, to *endpoint, x *exchange) error {
 	at := to.base.JoinPath(x.path)
+	// Without a connection nothing has left. The error alone does not always tell:
+	// when the context ends first, it is the context's.
+	var connected atomic.Bool
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }})
 	req, err := http.NewRequestWithContext(ctx, x.method, at.String(), bytes.NewReader(x.body))
 	if err != nil {
 		return fail(ErrInvalidRequest, err, nil)
@@ -162,6 +167,9 @@ func (c *Client) exchange(ctx context.Context, to *endpoint, x *exchange) error 
 		req.Header.Set("If-Match", `"`+strconv.FormatUint(x.ifMatch, 10)+`"`)
 	}
 	resp, err := c.http.Do(req)
+	if err != nil && !connected.Load() {
+		err = &notSentError{err}
+	}
 	if err != nil {
 		return fail(ErrOutcomeUnknown, err, nil)
 	}
@@ -236,8 +244,13 @@ func (c *Client) ask(ctx context.Context, x *exchange) (doubt bool, err error) {
 	}
 }
 
-// neverSent tells errors of connections that could not be made.
+// notSentError is that of a request which never got a connection.
+type notSentError struct{ error }
+
+// Unwrap returns why.
+func (e *notSentError) Unwrap() error { return e.error }
+
 func neverSent(err error) bool {
-	var op *net.OpError
-	return errors.As(err, &op) && op.Op == "dial"
+	var e *notSentError
+	return errors.As(err, &e)
 }
