@@ -1,6 +1,7 @@
 package raftnode
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"math"
@@ -70,7 +71,10 @@ type LogStore struct {
 	failure   atomic.Pointer[error] // what OnFatal was told
 	tick      time.Duration         // stuckTick, but in tests
 
-	mu       sync.Mutex
+	writes sync.WaitGroup // under way; added to under mu, while not closed
+
+	mu       sync.Mutex // guards the next three
+	closed   bool
 	sizes    sizeRing
 	appended uint64
 }
@@ -251,8 +255,16 @@ func (s *LogStore) SetUint64(key []byte, val uint64) error {
 // GetUint64 returns a number of [LogStore.SetUint64]; absent as in Get.
 func (s *LogStore) GetUint64(key []byte) (uint64, error) { return s.bolt.GetUint64(key) }
 
-// Close closes the file. No other call may be under way.
-func (s *LogStore) Close() error { return s.bolt.Close() }
+// Close waits for the writes under way and closes the backend. What comes later
+// is refused, and is no news: the library hands heartbeats to the goroutines of
+// its connections, which nobody waits for at the end.
+func (s *LogStore) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.writes.Wait()
+	return s.bolt.Close()
+}
 
 // AppendedBytes counts the bytes of entries that were ever written, from what
 // the log held when it was opened. It never shrinks.
@@ -278,9 +290,22 @@ func (s *LogStore) TrailingFor(budget uint64, lo, hi uint64) uint64 {
 	return max(lo, min(hi, s.sizes.fit(budget)))
 }
 
+var errLogClosed = errors.New("the log is closed")
+
 // write runs one writing transaction under the watchdog. verb is what is being
 // done, for the message.
 func (s *LogStore) write(verb string, f func() error) error {
+	if err := s.Err(); err != nil {
+		return err // what the disk took after it failed would be believed
+	}
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return errLogClosed
+	}
+	s.writes.Add(1)
+	s.mu.Unlock()
+	defer s.writes.Done()
 	stop := s.watch(verb)
 	err := f()
 	stop()

@@ -249,6 +249,34 @@ func TestNobodyGoesOnFromAFailedWrite(t *testing.T) {
 	}
 }
 
+// TestAClosedLogTakesNoWriteAndIsNotFatal: Close waits for a write under way, and
+// whoever comes later is stopped without a word.
+func TestAClosedLogTakesNoWriteAndIsNotFatal(t *testing.T) {
+	begun, release := make(chan struct{}), make(chan struct{})
+	f := &faultyStore{InmemStore: raft.NewInmemStore(), writes: func() error { close(begun); <-release; return nil }}
+	s := newLogStore("log.db", f, sizeRing{}, LogStoreOptions{Logger: quiet, OnFatal: func(err error) { t.Error(err) }, Halt: runtime.Goexit})
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = s.SetUint64([]byte("term"), 2) })
+	<-begun
+	closed := make(chan error)
+	go func() { closed <- s.Close() }()
+	select {
+	case <-closed:
+		t.Error("it closed under a write")
+	case <-time.After(10 * time.Millisecond):
+	}
+	close(release)
+	if err := <-closed; err != nil {
+		t.Error(err)
+	}
+	returned := false
+	wg.Go(func() { _ = s.SetUint64([]byte("term"), 3); returned = true })
+	wg.Wait()
+	if returned || s.Err() != nil {
+		t.Errorf("a write after Close: returned %v, failed with %v", returned, s.Err())
+	}
+}
+
 func TestAStuckWriteIsFatalAndNotAbandoned(t *testing.T) {
 	fatal := make(chan error, 1)
 	release := make(chan struct{})
