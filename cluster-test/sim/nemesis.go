@@ -4,8 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/rlstore/rlstore/api"
 )
 
 // nemesis breaks things and mends them, by a plan that follows from the seed.
@@ -14,6 +18,7 @@ type nemesis struct {
 	rng *rand.Rand
 
 	mend []mending // what is broken now
+	op   *caller   // the operator's requests
 }
 
 type mending struct {
@@ -52,6 +57,8 @@ var kinds = []fault{
 	{"clock-jump", (*nemesis).clockJump},
 	{"clock-drift", (*nemesis).clockDrift},
 	{"new-node", (*nemesis).newNode},
+	{"remove-node", (*nemesis).removeNode},
+	{"transfers", (*nemesis).transfers},
 }
 
 // maxDrift is how fast or slow a clock may run, in parts in a million.
@@ -112,15 +119,16 @@ func (n *nemesis) healAll() {
 		node.clock.drift(0)
 		node.disk.mend()
 	}
-	for _, node := range n.w.nodes {
+	for _, node := range n.w.members() {
 		n.begin(node)
 	}
+	n.finishRemovals()
 }
 
 // revive starts the nodes that ended by themselves, as a supervisor would: their
 // disks had failed them.
 func (n *nemesis) revive() {
-	for _, node := range n.w.nodes {
+	for _, node := range n.w.members() {
 		if node.running() || node.held || node.disk.broken() {
 			continue
 		}
@@ -133,7 +141,7 @@ func (n *nemesis) revive() {
 
 // begin starts a node's process. A disk may keep it from that; nothing else.
 func (n *nemesis) begin(node *node) {
-	if node.running() {
+	if node.running() || node.gone {
 		return
 	}
 	node.held = false
@@ -148,14 +156,32 @@ func (n *nemesis) begin(node *node) {
 	}
 }
 
-func (n *nemesis) anyNode() *node { return n.w.nodes[n.rng.IntN(len(n.w.nodes))] }
+func (n *nemesis) anyNode() *node {
+	members := n.w.members()
+	return members[n.rng.IntN(len(members))]
+}
+
+// shuffled is the members in a random order.
+func (n *nemesis) shuffled() []*node {
+	list := n.w.members()
+	n.rng.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+	return list
+}
+
+func ids(nodes []*node) (list []string) {
+	for _, n := range nodes {
+		list = append(list, n.id)
+	}
+	return list
+}
 
 // leader is a node that leads a group, as some running node believes; any node
 // if none does.
 func (n *nemesis) leader() *node {
-	for _, i := range n.rng.Perm(len(n.w.nodes)) {
-		p := n.w.nodes[i].proc
-		if !n.w.nodes[i].running() {
+	members := n.w.members()
+	for _, i := range n.rng.Perm(len(members)) {
+		p := members[i].proc
+		if !members[i].running() {
 			continue
 		}
 		shards := p.srv.Cluster().Shards
@@ -163,7 +189,7 @@ func (n *nemesis) leader() *node {
 			continue
 		}
 		if id := shards[n.rng.IntN(len(shards))].Leader; id != nil {
-			for _, node := range n.w.nodes {
+			for _, node := range members {
 				if node.id == *id {
 					return node
 				}
@@ -184,14 +210,14 @@ func (n *nemesis) down(node *node, silent bool) func() {
 func (n *nemesis) killAll() func() {
 	n.w.happens("kill all")
 	done := make(chan struct{})
-	for _, node := range n.w.nodes {
+	nodes := n.w.members()
+	for _, node := range nodes {
 		node.held = true
 		go func() { node.kill(true); done <- struct{}{} }()
 	}
-	for range n.w.nodes {
+	for range nodes {
 		<-done
 	}
-	nodes := n.w.nodes
 	return func() {
 		for _, node := range nodes {
 			n.begin(node)
@@ -236,13 +262,13 @@ func both(list []func()) func() {
 
 // split parts the nodes in two groups; callers reach all.
 func (n *nemesis) split() func() {
-	perm := n.rng.Perm(len(n.w.nodes))
-	k := 1 + n.rng.IntN(len(perm)-1)
-	n.w.happens("split %v from the others", perm[:k])
+	nodes := n.shuffled()
+	k := 1 + n.rng.IntN(len(nodes)-1)
+	n.w.happens("split %v from the others", ids(nodes[:k]))
 	var mends []func()
-	for _, a := range perm[:k] {
-		for _, b := range perm[k:] {
-			mends = append(mends, n.cut(n.w.nodes[a].id, n.w.nodes[b].id, true, true))
+	for _, a := range nodes[:k] {
+		for _, b := range nodes[k:] {
+			mends = append(mends, n.cut(a.id, b.id, true, true))
 		}
 	}
 	return both(mends)
@@ -262,16 +288,16 @@ func (n *nemesis) isolate(node *node, sends, hears bool) func() {
 }
 
 func (n *nemesis) oneWay() func() {
-	perm := n.rng.Perm(len(n.w.nodes))
-	a, b := n.w.nodes[perm[0]], n.w.nodes[perm[1]]
+	nodes := n.shuffled()
+	a, b := nodes[0], nodes[1]
 	n.w.happens("nothing gets from %s to %s", a.id, b.id)
 	return n.cut(a.id, b.id, true, false)
 }
 
 // bridge parts two nodes that both still reach the third.
 func (n *nemesis) bridge() func() {
-	perm := n.rng.Perm(len(n.w.nodes))
-	a, b := n.w.nodes[perm[0]], n.w.nodes[perm[1]]
+	nodes := n.shuffled()
+	a, b := nodes[0], nodes[1]
 	n.w.happens("%s and %s are parted", a.id, b.id)
 	return n.cut(a.id, b.id, true, true)
 }
@@ -376,11 +402,61 @@ func (n *nemesis) newNode() func() {
 		return nil
 	}
 	var join []string
-	for _, node := range n.w.nodes {
+	for _, node := range n.w.members() {
 		join = append(join, node.raft())
 	}
 	node := n.w.addNode(0, join)
 	n.w.happens("%s joins", node.id)
 	n.begin(node)
+	return nil
+}
+
+// removeNode takes a node out of the cluster for good, if enough others are
+// there. Its process goes on for a while, as it would until somebody stops it.
+func (n *nemesis) removeNode() func() {
+	members := n.w.members()
+	if len(members) < 4 || slices.ContainsFunc(n.w.nodes, func(node *node) bool { return node.gone && !node.removed }) {
+		return nil
+	}
+	node := n.anyNode()
+	node.gone = true
+	n.remove(node)
+	return func() { node.held = true; _ = node.terminate() }
+}
+
+// remove asks for a removal once, through any other node.
+func (n *nemesis) remove(node *node) {
+	through := n.anyNode()
+	err := n.op.call("DELETE", through.http(), "/v1/cluster/members/"+node.id, nil, http.Header{}, 20*time.Second, nil)
+	n.w.happens("remove %s through %s: %v", node.id, through.id, err)
+	var p *api.Problem
+	node.removed = err == nil || errors.As(err, &p) && p.Code == api.NotFound
+}
+
+// finishRemovals goes on with the removals that trouble has cut off.
+func (n *nemesis) finishRemovals() {
+	for _, node := range n.w.nodes {
+		for range 60 {
+			if !node.gone || node.removed {
+				break
+			}
+			time.Sleep(time.Second)
+			n.revive()
+			n.remove(node)
+		}
+		if node.gone && !node.removed {
+			n.w.rec.lie("the removal of %s does not come to an end", node.id)
+		}
+	}
+}
+
+// transfers moves leaderships to and fro, as fast as they go.
+func (n *nemesis) transfers() func() {
+	for range 3 + n.rng.IntN(6) {
+		to, through, shard := n.anyNode(), n.anyNode(), n.rng.IntN(n.w.shards+1)
+		err := n.op.call("POST", through.http(), fmt.Sprintf("/v1/cluster/shards/%d/transfer", shard),
+			fmt.Appendf(nil, `{"to":%q}`, to.id), nil, 2*time.Second, nil)
+		n.w.happens("transfer shard %d to %s through %s: %v", shard, to.id, through.id, err)
+	}
 	return nil
 }

@@ -28,6 +28,9 @@ type node struct {
 
 	proc *process // nil before the first
 	held bool     // the nemesis keeps it down
+	gone bool     // it is no member any more, or is being removed
+	// removed says that the removal has come to its end.
+	removed bool
 
 	mu      sync.Mutex // guards applied
 	applied []check.Entry

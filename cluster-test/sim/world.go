@@ -99,6 +99,16 @@ func (w *world) addNode(expect int, join []string) *node {
 	return n
 }
 
+// members are the nodes that were not removed.
+func (w *world) members() (list []*node) {
+	for _, n := range w.nodes {
+		if !n.gone {
+			list = append(list, n)
+		}
+	}
+	return list
+}
+
 // happens is a note in the log of the simulation.
 func (w *world) happens(format string, args ...any) {
 	fmt.Fprintf(w.log, "time=%s SIMULATION "+format+"\n", append([]any{time.Now().Format("15:04:05.000")}, args...)...)
@@ -112,7 +122,8 @@ func (w *world) run() (violations []string) {
 			return []string{fmt.Sprintf("node %s does not start on an empty disk: %v", n.id, err)}
 		}
 	}
-	nemesis := &nemesis{w: w, rng: w.rng}
+	nemesis := &nemesis{w: w, rng: w.rng, op: w.caller(w.callers + 3)}
+	defer nemesis.op.close()
 	if err := w.becomesReady(nemesis); err != nil {
 		return append(w.stop(), fmt.Sprintf("the cluster does not form: %v", err))
 	}
@@ -161,7 +172,7 @@ func (w *world) becomesReady(n *nemesis) error {
 }
 
 func (w *world) ready(c *caller) error {
-	for _, n := range w.nodes {
+	for _, n := range w.members() {
 		if !n.running() {
 			if n.proc != nil && n.proc.err != nil {
 				return fmt.Errorf("node %s has ended: %w", n.id, n.proc.err)
@@ -224,7 +235,8 @@ func (w *world) firstPolicies(e *editor) {
 func (w *world) lastLook() (violations []string) {
 	c := w.caller(w.callers + 2)
 	defer c.close()
-	for i, n := range w.nodes {
+	deadline := time.Now().Add(30 * time.Second)
+	for i, n := range w.members() {
 		for _, policy := range w.policies {
 			for tag := range 6 {
 				op := &check.Op{Client: c.id*width + i, Call: w.rec.now(), Kind: "peek", Policy: policy, Key: fmt.Sprintf("{t%d}-0", tag)}
@@ -233,17 +245,17 @@ func (w *world) lastLook() (violations []string) {
 					panic(err)
 				}
 				var s api.PeekResponse
-				for range 100 {
+				for {
 					err = c.call("POST", n.http(), "/v1/peek", body, nil, 5*time.Second, &s)
 					var p *api.Problem
-					if err == nil || errors.As(err, &p) && !p.Retryable {
+					if err == nil || errors.As(err, &p) && !p.Retryable || time.Now().After(deadline) {
 						break
 					}
 					time.Sleep(50 * time.Millisecond)
 				}
 				var p *api.Problem
 				if err != nil && !(errors.As(err, &p) && p.Code == api.UnknownPolicy) {
-					violations = append(violations, fmt.Sprintf("a healed cluster does not answer a peek through %s: %v", n.id, err))
+					return append(violations, fmt.Sprintf("a healed cluster does not answer a peek of %s %s through %s: %v", policy, op.Key, n.id, err))
 				}
 				w.rec.returned(op, fromWire(&s.State), err, false)
 				w.rec.add(*op)
