@@ -6,6 +6,7 @@ FUZZTIME    ?= 10s
 FAULTS_SEED   ?=
 FAULTS_LENGTH ?= 2m
 FAULTS_RUNS   ?= 1
+SIM_SEEDS   ?= 1-200
 BENCH       ?= .
 
 # The packages whose promises hang on goroutines. They run under the race
@@ -43,6 +44,11 @@ race: ## tests of the concurrent packages, under the race detector
 .PHONY: cluster
 cluster: ## tests of several real nodes under faults
 	$(GO) test -timeout 20m $(CLUSTER)
+
+.PHONY: sim
+sim: ## a cluster in virtual time, so that seeds repeat: SIM_SEEDS=1-1000
+	$(GO) run ./cluster-test/sim/overlay -o bin/_overlay
+	RLSTORE_SIM_SEEDS=$(SIM_SEEDS) $(GO) test -overlay "$$PWD/bin/_overlay/overlay.json" -count 1 -timeout 0 -v -run TestSeeds ./cluster-test/sim
 
 .PHONY: faults
 faults: ## real processes under every kind of fault: FAULTS_RUNS, FAULTS_LENGTH, FAULTS_SEED
