@@ -29,7 +29,7 @@ func (n *Node) balance(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		n.promote()
+		n.promote(ctx)
 		if n.draining.Load() {
 			continue
 		}
@@ -143,7 +143,7 @@ func (n *Node) handOver(ctx context.Context, g *group, target string) error {
 			return fmt.Errorf("entries are still in flight: %w", err)
 		}
 	}
-	err := g.raft.LeadershipTransferToServer(raft.ServerID(target), raft.ServerAddress(m.Raft)).Error()
+	err := await(ctx, g.raft.LeadershipTransferToServer(raft.ServerID(target), raft.ServerAddress(m.Raft)))
 	if err != nil {
 		if !neverBegun(err) {
 			g.handoverFailed[target] = time.Now()
@@ -167,7 +167,7 @@ func (g *group) reopen() {
 
 // promote makes voters of the nonvoters that have caught up with every group.
 // Each leader does so for its own groups.
-func (n *Node) promote() {
+func (n *Node) promote(ctx context.Context) {
 	groups := n.groupList()
 	for _, g := range groups {
 		if !g.leading.Load() {
@@ -182,7 +182,7 @@ func (n *Node) promote() {
 				continue
 			}
 			g.log.Info("a new node has caught up and gets its vote", "node", id)
-			if err := g.raft.AddVoter(s.ID, s.Address, 0, enqueueTimeout).Error(); err != nil {
+			if err := await(ctx, g.raft.AddVoter(s.ID, s.Address, 0, enqueueTimeout)); err != nil {
 				g.log.Warn("could not give a node its vote; trying again", "node", id, "error", err)
 			}
 		}

@@ -131,10 +131,8 @@ func (n *Node) applyCatalog(ctx context.Context, c *fsm.CatalogCommand) (catalog
 		return catalogAnswer{}, api.NewProblem(api.InvalidRequest, "%v", err)
 	}
 	f := g.raft.Apply(entry, enqueueTimeout)
-	settled := make(chan error, 1)
-	go func() { settled <- f.Error() }()
 	select {
-	case err := <-settled:
+	case err := <-answered(f):
 		if err != nil {
 			return catalogAnswer{}, outcome(0, err)
 		}

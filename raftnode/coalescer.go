@@ -315,8 +315,7 @@ func (c *coalescer) complete() {
 // committed but not applied yet when it shut down, so a coalescer that closes
 // does not wait for it.
 func (c *coalescer) settle(f raft.ApplyFuture) error {
-	settled := make(chan error, 1)
-	go func() { settled <- f.Error() }()
+	settled := answered(f)
 	select {
 	case err := <-settled:
 		return err

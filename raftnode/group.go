@@ -277,7 +277,7 @@ func (r *reign) end() {
 func (g *group) lead(ctx context.Context, n *Node) {
 	start := time.Now()
 	for ctx.Err() == nil {
-		err := g.establish(n)
+		err := g.establish(ctx, n)
 		if err == nil {
 			if ctx.Err() == nil {
 				g.leading.Store(true)
@@ -302,8 +302,8 @@ func (g *group) lead(ctx context.Context, n *Node) {
 	}
 }
 
-func (g *group) establish(n *Node) error {
-	if err := g.raft.Barrier(enqueueTimeout).Error(); err != nil {
+func (g *group) establish(ctx context.Context, n *Node) error {
+	if err := await(ctx, g.raft.Barrier(enqueueTimeout)); err != nil {
 		return err
 	}
 	stamp, index := g.machine.last()
@@ -319,7 +319,7 @@ func (g *group) establish(n *Node) error {
 		birth = fsm.EncodeOwn(g.time.Now(), view.SlotMapVersion(), ownedBy(view.SlotMap, g.id))
 	}
 	if birth != nil {
-		return g.raft.Apply(birth, enqueueTimeout).Error()
+		return await(ctx, g.raft.Apply(birth, enqueueTimeout))
 	}
 	return nil
 }

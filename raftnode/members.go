@@ -202,19 +202,19 @@ func (n *Node) changeMember(ctx context.Context, c *memberChange) (a memberAnswe
 	a.Present = g.has(id)
 	switch {
 	case c.Add != nil && !a.Present:
-		return a, n.addNonvoter(g, c.Add)
+		return a, n.addNonvoter(ctx, g, c.Add)
 	case c.Add == nil && a.Present:
 		return a, n.removeServer(ctx, g, id, c.Check)
 	}
 	return a, nil
 }
 
-func (n *Node) addNonvoter(g *group, m *Member) error {
+func (n *Node) addNonvoter(ctx context.Context, g *group, m *Member) error {
 	if n.catalog.View().IsRemoved(m.ID) {
 		return barred(m.ID)
 	}
 	g.log.Info("a new node joins", "peer", m.ID, "raft", m.Raft)
-	if err := g.raft.AddNonvoter(raft.ServerID(m.ID), raft.ServerAddress(m.Raft), 0, enqueueTimeout).Error(); err != nil {
+	if err := await(ctx, g.raft.AddNonvoter(raft.ServerID(m.ID), raft.ServerAddress(m.Raft), 0, enqueueTimeout)); err != nil {
 		return outcome(g.id, err)
 	}
 	return nil
@@ -230,7 +230,7 @@ func (n *Node) removeServer(ctx context.Context, g *group, id string, check bool
 		}
 		return notLeader(g.id) // the next leader goes on
 	}
-	if err := g.raft.RemoveServer(raft.ServerID(id), 0, enqueueTimeout).Error(); err != nil {
+	if err := await(ctx, g.raft.RemoveServer(raft.ServerID(id), 0, enqueueTimeout)); err != nil {
 		return outcome(g.id, err)
 	}
 	g.log.Info("a node was removed", "removed", id)

@@ -43,7 +43,7 @@ func (n *Node) keepSnapshots(ctx context.Context) {
 				continue
 			}
 			start := time.Now()
-			if err := g.snapshot(n.cfg.TrailingBytes); err != nil {
+			if err := g.snapshot(ctx, n.cfg.TrailingBytes); err != nil {
 				g.log.Warn("could not take a snapshot; the log keeps growing until one succeeds", "error", err)
 				continue
 			}
@@ -55,14 +55,14 @@ func (n *Node) keepSnapshots(ctx context.Context) {
 
 // snapshot writes the group's state and truncates its log to what fits in
 // trailing bytes.
-func (g *group) snapshot(trailing uint64) error {
+func (g *group) snapshot(ctx context.Context, trailing uint64) error {
 	rc := g.raft.ReloadableConfig()
 	rc.TrailingLogs = g.store.TrailingFor(trailing, trailingMin, trailingMax)
 	rc.SnapshotThreshold = math.MaxUint64
 	if err := g.raft.ReloadConfig(rc); err != nil {
 		return err
 	}
-	if err := g.raft.Snapshot().Error(); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
+	if err := await(ctx, g.raft.Snapshot()); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
 		return err
 	}
 	return nil
