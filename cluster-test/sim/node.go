@@ -98,8 +98,10 @@ func (n *node) start() error {
 	go func() {
 		defer close(p.ended)
 		p.err = p.srv.Run(ctx)
+		// The process is gone, whatever of it may still wait for its disk.
 		p.alive.Store(false)
 		p.mount.crash()
+		n.w.net.crash(n.id, false)
 		stop()
 	}()
 	return nil
