@@ -35,10 +35,13 @@ func (c *checker) eachDocument(text []byte, fn func(*yaml.Node)) {
 	}
 }
 
-// lastLine is the number of text's last line, from 1.
+// lastLine is the number of text's last line, from 1, as YAML counts lines.
 func lastLine(text []byte) int {
-	return 1 + bytes.Count(bytes.TrimSuffix(text, []byte("\n")), []byte("\n"))
+	return 1 + strings.Count(strings.TrimSuffix(lineBreaks.Replace(string(text)), "\n"), "\n")
 }
+
+// lineBreaks are all that YAML takes for the end of a line beside "\n".
+var lineBreaks = strings.NewReplacer("\r\n", "\n", "\r", "\n", "\u0085", "\n", "\u2028", "\n", "\u2029", "\n")
 
 // isEmpty tells a document without any content from one that says null.
 func isEmpty(n *yaml.Node) bool {

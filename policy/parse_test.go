@@ -370,6 +370,7 @@ func TestLinesOfErrorsAreLinesOfTheDocument(t *testing.T) {
 		"name: y\nlimits: [":           2,
 		"name: y\nlimits: [\n":         2,
 		"name: y\r\nlimits: [\r\n":     2,
+		"name: y\rlimits: [\r":         2,
 		"a: \"x\n\n":                   2,
 		"%YAML 1.1\n":                  1,
 		"name: y\nlimits:\n":           2,
