@@ -1,15 +1,17 @@
 package raftnode
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"os"
 	"path/filepath"
 	"strconv"
 	"time"
 
 	"github.com/hashicorp/raft"
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
 	bbolterrors "go.etcd.io/bbolt/errors"
 )
@@ -25,99 +27,90 @@ const (
 	lockWait = time.Second
 )
 
-// boltLog is a log in one bbolt file.
+// boltLog is a log and its votes in one bbolt file. Everything in it carries a
+// checksum that also covers where it stands, since bbolt keeps none of its
+// pages:
+//
+//	bucket logs   u64 index -> u32 CRC-32C of the index and what follows,
+//	              u64 term, u8 type, i64 time of the append (Unix nanoseconds),
+//	              u32 length of the extensions, the extensions, the data
+//	bucket votes  key -> u32 CRC-32C of the key and the value, the value
+//
+// all big-endian. The sequence of the bucket logs is the index of its last
+// entry, so that a log which has lost its end is known by it. checkBolt checks
+// all of this before the log is used; see decision 0011.
 type boltLog struct {
-	*raftboltdb.BoltStore
+	path  string
+	db    *bbolt.DB
 	sizes sizeRing // of its entries, as it was opened
 }
 
+var (
+	bucketLogs  = []byte("logs")
+	bucketVotes = []byte("votes")
+
+	// errAbsent has the text by which the library knows that a value was never
+	// set.
+	errAbsent = errors.New("not found")
+)
+
+// entryHeader is the bytes of an entry before its extensions.
+const entryHeader = 4 + 8 + 1 + 8 + 4
+
 // openBolt opens the log file at path, or makes it; its folder must exist.
-func openBolt(path string) (_ *boltLog, err error) {
+func openBolt(path string) (*boltLog, error) { return openBoltWith(path, boltOptions()) }
+
+func openBoltWith(path string, o *bbolt.Options) (_ *boltLog, err error) {
 	defer func() {
 		if p := recover(); p != nil { // bbolt's way to say that a page is damaged
 			err = openError(path, fmt.Errorf("the file is damaged: %v", p))
 		}
 	}()
-	sizes, err := readSizes(path)
-	if err != nil {
+	b := &boltLog{path: path}
+	info, err := os.Stat(path)
+	fresh := errors.Is(err, os.ErrNotExist) || err == nil && info.Size() == 0
+	if err != nil && !fresh {
 		return nil, openError(path, err)
 	}
-	_, statErr := os.Stat(path)
-	bolt, err := raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: boltOptions()})
-	if err != nil {
-		return nil, openError(path, err)
-	}
-	if errors.Is(statErr, os.ErrNotExist) {
-		// bbolt syncs the file but not its name: without this a power cut could
-		// take away the whole file, and with it a vote that was given.
-		if err := syncFolder(filepath.Dir(path)); err != nil {
-			bolt.Close()
+	if !fresh {
+		if b.sizes, err = checkLocked(path); err != nil {
 			return nil, openError(path, err)
 		}
 	}
-	return &boltLog{bolt, sizes}, nil
+	if b.db, err = bbolt.Open(path, 0o600, o); err != nil {
+		return nil, openError(path, err)
+	}
+	err = b.db.Update(func(tx *bbolt.Tx) error {
+		_, err := tx.CreateBucketIfNotExists(bucketLogs)
+		if err == nil {
+			_, err = tx.CreateBucketIfNotExists(bucketVotes)
+		}
+		return err
+	})
+	if err == nil && fresh {
+		// bbolt syncs the file but not its name: without this a power cut could
+		// take away the whole file, and with it a vote that was given.
+		err = syncFolder(filepath.Dir(path))
+	}
+	if err != nil {
+		b.db.Close()
+		return nil, openError(path, err)
+	}
+	return b, nil
 }
 
-// boltOptions: the list of free pages is not written with each commit but
-// found anew at open, which halves the writes of a commit; and it is a map,
-// since a log's free pages become many.
-func boltOptions() *bbolt.Options {
-	o := &bbolt.Options{
-		Timeout:        lockWait,
-		NoFreelistSync: true,
-		FreelistType:   bbolt.FreelistMapType,
-	}
-	if strconv.IntSize == 64 {
-		o.InitialMmapSize = mmapSize
-	}
-	return o
-}
-
-func openError(path string, err error) error {
-	if errors.Is(err, bbolterrors.ErrTimeout) {
-		return fmt.Errorf("the log %s is in use by another process", path)
-	}
-	return fmt.Errorf("open the log %s: %w", path, err)
-}
-
-// readSizes returns the sizes of the newest entries in the file at path, none
-// if it is not there. It reads the tree's leaves but not the entries.
-func readSizes(path string) (sizeRing, error) {
-	var ring sizeRing
-	if info, err := os.Stat(path); errors.Is(err, os.ErrNotExist) || err == nil && info.Size() == 0 {
-		return ring, nil
-	} else if err != nil {
-		return ring, err
-	}
+// checkLocked is checkBolt while bbolt keeps others from writing to the file.
+func checkLocked(path string) (sizeRing, error) {
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: lockWait})
 	if err != nil {
-		return ring, err
+		return sizeRing{}, err
 	}
 	defer db.Close()
-	// Only now: nobody else writes to the file while this process has its lock.
-	if err := checkBolt(path); err != nil {
-		return ring, fmt.Errorf("the file is damaged: %w", err)
+	sizes, err := checkBolt(path)
+	if err != nil {
+		err = fmt.Errorf("the file is damaged: %w", err)
 	}
-	return ring, db.View(func(tx *bbolt.Tx) error {
-		bucket := tx.Bucket([]byte("logs")) // raft-boltdb's
-		if bucket == nil {
-			return nil
-		}
-		var newest []sizedEntry
-		c := bucket.Cursor()
-		for k, v := c.Last(); k != nil && len(newest) < maxSizes; k, v = c.Prev() {
-			newest = append(newest, sizedEntry{beUint64(k), len(v)})
-		}
-		for i := len(newest) - 1; i >= 0; i-- {
-			ring.append(newest[i].index, newest[i].size)
-		}
-		return nil
-	})
-}
-
-type sizedEntry struct {
-	index uint64
-	size  int
+	return sizes, err
 }
 
 // readSizesOf fills ring with the sizes of the newest entries of any backend,
@@ -142,4 +135,183 @@ func readSizesOf(b LogBackend, ring *sizeRing) error {
 		ring.append(i, entrySize(&l))
 	}
 	return nil
+}
+
+// boltOptions: the list of free pages is not written with each commit but
+// found anew at open, which halves the writes of a commit; and it is a map,
+// since a log's free pages become many.
+func boltOptions() *bbolt.Options {
+	o := &bbolt.Options{
+		Timeout:        lockWait,
+		NoFreelistSync: true,
+		FreelistType:   bbolt.FreelistMapType,
+	}
+	if strconv.IntSize == 64 {
+		o.InitialMmapSize = mmapSize
+	}
+	return o
+}
+
+func openError(path string, err error) error {
+	if errors.Is(err, bbolterrors.ErrTimeout) {
+		return fmt.Errorf("the log %s is in use by another process", path)
+	}
+	return fmt.Errorf("open the log %s: %w", path, err)
+}
+
+// FirstIndex implements raft.LogStore.
+func (b *boltLog) FirstIndex() (index uint64, err error) {
+	err = b.db.View(func(tx *bbolt.Tx) error {
+		k, _ := tx.Bucket(bucketLogs).Cursor().First()
+		index = beUint64(k)
+		return nil
+	})
+	return index, err
+}
+
+// LastIndex implements raft.LogStore.
+func (b *boltLog) LastIndex() (index uint64, err error) {
+	err = b.db.View(func(tx *bbolt.Tx) error {
+		k, _ := tx.Bucket(bucketLogs).Cursor().Last()
+		index = beUint64(k)
+		return nil
+	})
+	return index, err
+}
+
+// GetLog implements raft.LogStore.
+func (b *boltLog) GetLog(index uint64, l *raft.Log) error {
+	return b.db.View(func(tx *bbolt.Tx) error {
+		key := binary.BigEndian.AppendUint64(nil, index)
+		v := tx.Bucket(bucketLogs).Get(key)
+		if v == nil {
+			return raft.ErrLogNotFound
+		}
+		return decodeEntry(key, v, l)
+	})
+}
+
+// StoreLog implements raft.LogStore.
+func (b *boltLog) StoreLog(l *raft.Log) error { return b.StoreLogs([]*raft.Log{l}) }
+
+// StoreLogs implements raft.LogStore.
+func (b *boltLog) StoreLogs(logs []*raft.Log) error {
+	return b.db.Update(func(tx *bbolt.Tx) error {
+		bucket := tx.Bucket(bucketLogs)
+		for _, l := range logs {
+			key := binary.BigEndian.AppendUint64(nil, l.Index)
+			if err := bucket.Put(key, encodeEntry(key, l)); err != nil {
+				return err
+			}
+		}
+		return noteEnd(bucket)
+	})
+}
+
+// DeleteRange implements raft.LogStore.
+func (b *boltLog) DeleteRange(first, last uint64) error {
+	return b.db.Update(func(tx *bbolt.Tx) error {
+		bucket := tx.Bucket(bucketLogs)
+		c := bucket.Cursor()
+		for k, _ := c.Seek(binary.BigEndian.AppendUint64(nil, first)); k != nil && beUint64(k) <= last; k, _ = c.Next() {
+			if err := c.Delete(); err != nil {
+				return err
+			}
+		}
+		return noteEnd(bucket)
+	})
+}
+
+// noteEnd keeps where the log ends apart from the entries themselves.
+func noteEnd(bucket *bbolt.Bucket) error {
+	k, _ := bucket.Cursor().Last()
+	return bucket.SetSequence(beUint64(k))
+}
+
+// Set implements raft.StableStore.
+func (b *boltLog) Set(key, val []byte) error {
+	return b.db.Update(func(tx *bbolt.Tx) error {
+		v := binary.BigEndian.AppendUint32(nil, sum(key, val))
+		return tx.Bucket(bucketVotes).Put(key, append(v, val...))
+	})
+}
+
+// Get implements raft.StableStore.
+func (b *boltLog) Get(key []byte) (val []byte, err error) {
+	err = b.db.View(func(tx *bbolt.Tx) error {
+		v := tx.Bucket(bucketVotes).Get(key)
+		if v == nil {
+			return errAbsent
+		}
+		val, err = openVote(key, v)
+		return err
+	})
+	return val, err
+}
+
+// SetUint64 implements raft.StableStore.
+func (b *boltLog) SetUint64(key []byte, val uint64) error {
+	return b.Set(key, binary.BigEndian.AppendUint64(nil, val))
+}
+
+// GetUint64 implements raft.StableStore.
+func (b *boltLog) GetUint64(key []byte) (uint64, error) {
+	v, err := b.Get(key)
+	if err == nil && len(v) != 8 {
+		err = fmt.Errorf("%s is not a number", key)
+	}
+	return beUint64(v), err
+}
+
+// Close closes the file.
+func (b *boltLog) Close() error { return b.db.Close() }
+
+// sum is the checksum of what a key and its value hold.
+func sum(key, rest []byte) uint32 {
+	return crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, rest)
+}
+
+func encodeEntry(key []byte, l *raft.Log) []byte {
+	b := make([]byte, 4, entryHeader+len(l.Extensions)+len(l.Data))
+	b = binary.BigEndian.AppendUint64(b, l.Term)
+	b = append(b, byte(l.Type))
+	var at int64
+	if !l.AppendedAt.IsZero() {
+		at = l.AppendedAt.UnixNano()
+	}
+	b = binary.BigEndian.AppendUint64(b, uint64(at))
+	b = binary.BigEndian.AppendUint32(b, uint32(len(l.Extensions)))
+	b = append(append(b, l.Extensions...), l.Data...)
+	binary.BigEndian.PutUint32(b, sum(key, b[4:]))
+	return b
+}
+
+var errWrongSum = errors.New("its checksum is wrong")
+
+// decodeEntry fills in l, which keeps nothing of v.
+func decodeEntry(key, v []byte, l *raft.Log) error {
+	if len(v) < entryHeader || sum(key, v[4:]) != binary.BigEndian.Uint32(v) {
+		return fmt.Errorf("entry %d: %w", beUint64(key), errWrongSum)
+	}
+	*l = raft.Log{Index: beUint64(key), Term: binary.BigEndian.Uint64(v[4:]), Type: raft.LogType(v[12])}
+	if at := int64(binary.BigEndian.Uint64(v[13:])); at != 0 {
+		l.AppendedAt = time.Unix(0, at)
+	}
+	ext, rest := binary.BigEndian.Uint32(v[21:]), v[entryHeader:]
+	if uint64(ext) > uint64(len(rest)) {
+		return fmt.Errorf("entry %d: extensions of %d bytes in %d", l.Index, ext, len(rest))
+	}
+	if ext > 0 {
+		l.Extensions = bytes.Clone(rest[:ext])
+	}
+	l.Data = bytes.Clone(rest[ext:])
+	return nil
+}
+
+// openVote returns a copy of the value that stands under key.
+func openVote(key, v []byte) ([]byte, error) {
+	if len(v) < 4 || sum(key, v[4:]) != binary.BigEndian.Uint32(v) {
+		return nil, fmt.Errorf("%q: %w", key, errWrongSum)
+	}
+	return bytes.Clone(v[4:]), nil
 }

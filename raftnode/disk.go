@@ -128,7 +128,11 @@ func (d *files) OpenLog(group uint32) (LogBackend, error) {
 
 // OpenSnapshots implements Disk.
 func (d *files) OpenSnapshots(group uint32, log hclog.Logger) (raft.SnapshotStore, error) {
-	return raft.NewFileSnapshotStoreWithLogger(d.group(group), snapshotsKept, log)
+	store, err := raft.NewFileSnapshotStoreWithLogger(d.group(group), snapshotsKept, log)
+	if err != nil {
+		return nil, err
+	}
+	return &summedSnapshots{store, filepath.Join(d.group(group), "snapshots")}, nil
 }
 
 // Close implements Disk.

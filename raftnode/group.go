@@ -139,6 +139,9 @@ func (n *Node) openGroup(id uint32, first *raft.Configuration, complete bool) (_
 // startRaft writes the group's first configuration, if there is one to write and
 // no state yet, and starts its Raft.
 func (g *group) startRaft(n *Node, first *raft.Configuration, snaps raft.SnapshotStore, hlog hclog.Logger) error {
+	if err := checkNewest(snaps); err != nil {
+		return fmt.Errorf("read the snapshots of group %d: %w", g.id, err)
+	}
 	if err := g.store.dropBehind(snaps); err != nil {
 		return fmt.Errorf("read the log of group %d: %w", g.id, err)
 	}
@@ -162,6 +165,20 @@ func (g *group) startRaft(n *Node, first *raft.Configuration, snaps raft.Snapsho
 		return fmt.Errorf("start group %d: %w", g.id, err)
 	}
 	return nil
+}
+
+// checkNewest reads the newest snapshot, if there is one. The library would take
+// an older one for it, and panic where the log does not follow on from that.
+func checkNewest(snaps raft.SnapshotStore) error {
+	list, err := snaps.List()
+	if err != nil || len(list) == 0 {
+		return err
+	}
+	_, state, err := snaps.Open(list[0].ID) // which compares the checksum
+	if err != nil {
+		return fmt.Errorf("the snapshot %s is damaged: %w", list[0].ID, err)
+	}
+	return state.Close()
 }
 
 // dropBehind empties a log that ends before the newest snapshot: what a crash

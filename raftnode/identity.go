@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"path/filepath"
 )
 
@@ -25,6 +26,18 @@ type identity struct {
 	Complete bool `json:"complete,omitempty"`
 	// Removed says that the cluster has removed this node: it must not start again.
 	Removed bool `json:"removed,omitempty"`
+	// Sum is the CRC-32C, in hex, of the same document without it.
+	Sum string `json:"crc32c,omitempty"`
+}
+
+// sum is what id.Sum has to be.
+func (id identity) sum() string {
+	id.Sum = ""
+	b, err := json.Marshal(id)
+	if err != nil {
+		panic(err) // strings and numbers
+	}
+	return fmt.Sprintf("%08x", crc32.Checksum(b, castagnoli))
 }
 
 // said is the part that nodes tell each other.
@@ -70,6 +83,8 @@ func decodeIdentity(b []byte) (id identity, err error) {
 	switch {
 	case id.Format != dataFormat:
 		return id, formatError(id.Format)
+	case id.Sum != id.sum():
+		return id, errWrongSum
 	case id.NodeID == "" || len(id.NodeID) > maxNodeID:
 		return id, fmt.Errorf("%.40q is not a node's id", id.NodeID)
 	case id.Complete && id.ClusterID == "":
@@ -90,6 +105,7 @@ func decodeIdentity(b []byte) (id identity, err error) {
 
 // saveIdentity replaces node.json.
 func saveIdentity(d Disk, id identity) error {
+	id.Sum = id.sum()
 	b, err := json.MarshalIndent(id, "", "  ")
 	if err != nil {
 		return err

@@ -82,7 +82,7 @@ func (r *sizeRing) fit(budget uint64) (entries uint64) {
 	return entries
 }
 
-// beUint64 reads a key of raft-boltdb.
+// beUint64 reads a log's key; 0 of no key.
 func beUint64(key []byte) uint64 {
 	if len(key) != 8 {
 		return 0

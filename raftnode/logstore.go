@@ -129,8 +129,15 @@ func (s *LogStore) FirstIndex() (uint64, error) { return s.bolt.FirstIndex() }
 // LastIndex returns the last index in the log, 0 if it is empty.
 func (s *LogStore) LastIndex() (uint64, error) { return s.bolt.LastIndex() }
 
-// GetLog reads an entry; raft.ErrLogNotFound if it is not there.
-func (s *LogStore) GetLog(index uint64, log *raft.Log) error { return s.bolt.GetLog(index, log) }
+// GetLog reads an entry; raft.ErrLogNotFound if it is not there. An entry that
+// is there and can't be read is fatal: it may have been confirmed.
+func (s *LogStore) GetLog(index uint64, log *raft.Log) error {
+	err := s.bolt.GetLog(index, log)
+	if err != nil && !errors.Is(err, raft.ErrLogNotFound) {
+		return s.fatal(fmt.Errorf("read the log %s: %w", s.path, err))
+	}
+	return err
+}
 
 // StoreLog is [LogStore.StoreLogs] of one entry.
 func (s *LogStore) StoreLog(log *raft.Log) error { return s.StoreLogs([]*raft.Log{log}) }
@@ -241,7 +248,7 @@ func (s *LogStore) Set(key, val []byte) error {
 }
 
 // Get returns a value of [LogStore.Set]. The library recognises an absent one
-// by the text of raft-boltdb's error, so that comes back as it is.
+// by the text of errAbsent, so that comes back as it is.
 func (s *LogStore) Get(key []byte) ([]byte, error) { return s.bolt.Get(key) }
 
 // SetUint64 stores a number beside the log.

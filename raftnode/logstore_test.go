@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
 )
 
@@ -489,7 +488,7 @@ func BenchmarkStoreLogs(b *testing.B) {
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			path := filepath.Join(b.TempDir(), "log.db")
-			bolt, err := raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: c.opts})
+			bolt, err := openBoltWith(path, c.opts)
 			if err != nil {
 				b.Fatal(err)
 			}

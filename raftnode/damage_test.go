@@ -1,0 +1,221 @@
+package raftnode
+
+import (
+	"bytes"
+	"encoding/json"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+)
+
+// flipOne returns content with one bit changed of a byte that is in use.
+func flipOne(rng *rand.Rand, content []byte) ([]byte, int) {
+	for {
+		if at := rng.IntN(len(content)); content[at] != 0 {
+			b := bytes.Clone(content)
+			b[at] ^= 1 << rng.IntN(8)
+			return b, at
+		}
+	}
+}
+
+// whole reads everything that a log holds.
+func whole(t *testing.T, b LogBackend) (all []raft.Log, term uint64, votedFor string) {
+	t.Helper()
+	bound := bounds(t, b)
+	for i := bound[0]; i > 0 && i <= bound[1]; i++ {
+		var l raft.Log
+		if err := b.GetLog(i, &l); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, l)
+	}
+	term, err := b.GetUint64([]byte("CurrentTerm"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	vote, err := b.Get([]byte("LastVoteCand"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all, term, string(vote)
+}
+
+// TestAFlippedBitInALogIsFoundAtTheStart: a log with a damaged bit either is
+// refused, in words that name the file, or nothing that it holds has changed.
+func TestAFlippedBitInALogIsFoundAtTheStart(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	dir := t.TempDir()
+	path := filepath.Join(dir, "log.db")
+	b, err := openBolt(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range uint64(12) { // of some pages, and some entries longer than one
+		if err := b.StoreLogs(entries(1+10*i, 10, 8+rng.IntN(6000)/(1+int(i%4)*8))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.DeleteRange(1, 57); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.SetUint64([]byte("CurrentTerm"), 7); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Set([]byte("LastVoteCand"), []byte("127.0.0.1:9101")); err != nil {
+		t.Fatal(err)
+	}
+	entries, term, vote := whole(t, b)
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused := 0
+	for range 300 {
+		damaged, at := flipOne(rng, content)
+		if err := os.WriteFile(path, damaged, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := checkBolt(path); err != nil {
+			refused++
+			continue
+		}
+		b, err := openBolt(path)
+		if err != nil {
+			t.Fatalf("byte %d: %v", at, err)
+		}
+		e, tm, v := whole(t, b)
+		if !reflect.DeepEqual(e, entries) || tm != term || v != vote {
+			t.Errorf("byte %d: the log holds something else, and is opened", at)
+		}
+		if err := b.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if refused < 100 {
+		t.Errorf("%d of 300 were refused", refused)
+	}
+	damaged := bytes.Clone(content)
+	damaged[boltPageHead]++
+	if err := os.WriteFile(path, damaged, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openBolt(path); err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "damaged") {
+		t.Errorf("what a node says of it: %v", err)
+	}
+}
+
+// TestALogThatLostItsEndIsRefused: the tree is whole, but for its last entry.
+func TestALogThatLostItsEndIsRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log.db")
+	b, err := openBolt(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.StoreLogs(entries(1, 3, 10)); err != nil {
+		t.Fatal(err)
+	}
+	tx, err := b.db.Begin(true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, _ := tx.Bucket(bucketLogs).Cursor().Last()
+	if err := tx.Bucket(bucketLogs).Delete(k); err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openBolt(path); err == nil || !strings.Contains(err.Error(), "ends with entry 2, and entry 3 was written") {
+		t.Errorf("it is opened: %v", err)
+	}
+}
+
+func TestAFlippedBitInASnapshotIsFoundAtTheStart(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	dir := t.TempDir()
+	d, err := OpenFiles(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	log := hclog.NewNullLogger()
+	snaps, err := d.OpenSnapshots(1, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conf := raft.Configuration{Servers: []raft.Server{{ID: "n1", Address: "127.0.0.1:9101"}}}
+	sink, err := snaps.Create(raft.SnapshotVersionMax, 1000, 3, conf, 7, &raft.InmemTransport{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sink.Write([]byte("the state of a shard")); err != nil {
+		t.Fatal(err)
+	}
+	if err := sink.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := checkNewest(snaps); err != nil {
+		t.Fatalf("it is whole: %v", err)
+	}
+	for _, name := range []string{"meta.json", "state.bin"} {
+		path := filepath.Join(dir, "groups", "001", "snapshots", sink.ID(), name)
+		content, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 100 {
+			damaged, at := flipOne(rng, content)
+			if err := os.WriteFile(path, damaged, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := checkNewest(snaps); err == nil || !strings.Contains(err.Error(), "damaged") {
+				t.Errorf("%s, byte %d: %v", name, at, err)
+			}
+		}
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := checkNewest(snaps); err != nil {
+		t.Errorf("it is whole again: %v", err)
+	}
+}
+
+func TestAFlippedBitInNodeJSONIsFoundAtTheStart(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	v := identity{
+		Format: dataFormat, NodeID: "n1", ClusterID: strings.Repeat("0a", 16), Shards: 6, Complete: true,
+		Members: []Member{{ID: "n1", Raft: "127.0.0.1:9101", HTTP: "http://127.0.0.1:8101"}},
+	}
+	v.Sum = v.sum()
+	content, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 500 {
+		damaged, at := flipOne(rng, content)
+		// Case does not count in a field's name, nor one space more or less.
+		if got, err := decodeIdentity(damaged); err == nil && !reflect.DeepEqual(got, v) {
+			t.Errorf("byte %d: it is read as %+v", at, got)
+		}
+	}
+}
