@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/rlstore/rlstore/cluster-test/check"
@@ -74,8 +73,8 @@ func judge(dir string, r *report) error {
 	}
 	r.Elections = elections(replicas)
 	r.LongestGap = longestGap(h).Seconds()
-	r.Snapshots, err = installs(dir)
-	return err
+	r.Snapshots = installs(replicas)
+	return nil
 }
 
 func readHistory(dir string) (*check.History, error) {
@@ -166,15 +165,29 @@ func longestGap(h *check.History) time.Duration {
 	return time.Duration(longest)
 }
 
-// installs counts the snapshots that nodes got from their leaders.
-func installs(dir string) (n int, err error) {
-	logs, err := filepath.Glob(filepath.Join(dir, "n*", "log"))
-	for _, name := range logs {
-		b, err := os.ReadFile(name)
-		if err != nil {
-			return n, err
+// installs counts the times that a node's state went on behind entries which it
+// never applied and others did: those it got as a snapshot from its leader.
+func installs(replicas []*check.Replica) (n int) {
+	exist := map[uint32]map[uint64]bool{}
+	for _, r := range replicas {
+		for _, e := range r.Entries {
+			if exist[e.Group] == nil {
+				exist[e.Group] = map[uint64]bool{}
+			}
+			exist[e.Group][e.Index] = true
 		}
-		n += strings.Count(string(b), "Installed remote snapshot")
 	}
-	return n, err
+	for _, r := range replicas {
+		newest := map[uint32]uint64{}
+		for _, e := range r.Entries {
+			for i := newest[e.Group] + 1; i < e.Index; i++ {
+				if exist[e.Group][i] {
+					n++
+					break
+				}
+			}
+			newest[e.Group] = max(newest[e.Group], e.Index)
+		}
+	}
+	return n
 }
