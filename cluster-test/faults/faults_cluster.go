@@ -128,18 +128,35 @@ func (b *blow) replace(ctx context.Context, n *node) error {
 	return b.votes(ctx, next)
 }
 
+// membersWithin is how long a cluster without faults may take to remove a node,
+// or to make one a voter.
+const membersWithin = 60 * time.Second
+
+// andThen returns a context that ends so long after the faults do, of which ctx
+// is: for what may fail while they strike, and must come about once they are
+// healed.
+func (w *world) andThen(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	later, cancel := context.WithCancel(w.whole)
+	stop := context.AfterFunc(ctx, func() {
+		if wait(later, d) {
+			cancel()
+		}
+	})
+	return later, func() { stop(); cancel() }
+}
+
 // remove takes n out of the cluster. Other faults may be at work, so it asks
-// until that has come about; when ctx ends they are healed.
-func (b *world) remove(ctx context.Context, n *node) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 60*time.Second)
+// until that has come about.
+func (w *world) remove(ctx context.Context, n *node) error {
+	ctx, cancel := w.andThen(ctx, membersWithin)
 	defer cancel()
 	err := poll(ctx, func() error {
 		err := errors.New("no node to ask")
-		for _, m := range b.members() {
+		for _, m := range w.members() {
 			if m == n || !m.running() {
 				continue
 			}
-			if err = m.ask(ctx, b.operator, "DELETE", "/v1/cluster/members/"+n.id, nil, nil); err == nil {
+			if err = m.ask(ctx, w.operator, "DELETE", "/v1/cluster/members/"+n.id, nil, nil); err == nil {
 				return nil
 			}
 			if strings.Contains(err.Error(), "404") { // an earlier try did it
@@ -149,19 +166,18 @@ func (b *world) remove(ctx context.Context, n *node) error {
 		return err
 	}, nil)
 	if err != nil {
-		return fmt.Errorf("node %s can't be removed within a minute: %w", n.id, err)
+		return fmt.Errorf("node %s can't be removed within %v of the last fault: %w", n.id, membersWithin, err)
 	}
 	return nil
 }
 
 // votes waits until n is a voter of every group, as it sees it, or was removed
-// by another fault. It waits beyond the end of the faults, since then it must
-// come about.
-func (b *world) votes(ctx context.Context, n *node) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 90*time.Second)
+// by another fault.
+func (w *world) votes(ctx context.Context, n *node) error {
+	ctx, cancel := w.andThen(ctx, membersWithin)
 	defer cancel()
 	err := poll(ctx, func() error {
-		s, err := n.status(ctx, b.operator)
+		s, err := n.status(ctx, w.operator)
 		if err != nil {
 			return err
 		}
@@ -174,9 +190,9 @@ func (b *world) votes(ctx context.Context, n *node) error {
 			}
 		}
 		return nil
-	}, func() bool { return b.find(n.id) == nil })
-	if err != nil && b.find(n.id) != nil {
-		return fmt.Errorf("node %s did not become a member within 90 s: %w", n.id, err)
+	}, func() bool { return w.find(n.id) == nil })
+	if err != nil && w.find(n.id) != nil {
+		return fmt.Errorf("node %s did not become a voter everywhere within %v of the last fault: %w", n.id, membersWithin, err)
 	}
 	return nil
 }

@@ -113,7 +113,7 @@ func oneRun(ctx context.Context, p plan, o options) (_ report, err error) {
 	}
 	defer events.Close()
 	w := &world{
-		plan: p, dir: o.dir, begun: time.Now(), damage: make(chan struct{}, 1), report: newReport(p),
+		plan: p, whole: ctx, dir: o.dir, begun: time.Now(), damage: make(chan struct{}, 1), report: newReport(p),
 	}
 	var logMu sync.Mutex
 	w.log = func(s string) {
@@ -196,17 +196,19 @@ func (w *world) work(ctx context.Context) error {
 	}
 	w.say("the faults begin")
 	faults, stop := context.WithCancel(ctx)
+	watched, stopWatch := context.WithCancel(ctx)
 	var watcher sync.WaitGroup
-	watcher.Go(func() { w.watch(faults) })
+	watcher.Go(func() { w.watch(watched) })
 	n := &nemesis{world: w}
 	n.run(faults)
 	stop()
 	n.done.Wait()
+	back := w.heal(ctx)
+	stopWatch()
 	watcher.Wait()
 	if ctx.Err() != nil {
 		return nil
 	}
-	back := w.heal(ctx)
 	wait(ctx, 2*time.Second) // of load on a cluster without faults
 	w.stopCallers()
 	if back {

@@ -15,6 +15,7 @@ import (
 // world is the cluster of one run, and what works on it.
 type world struct {
 	plan     plan
+	whole    context.Context // of the run; the faults end before it
 	dir      string
 	begun    time.Time
 	net      network
@@ -137,13 +138,16 @@ const readyWithin = 30 * time.Second
 
 // allReady waits until every member can serve.
 func (w *world) allReady(ctx context.Context, within time.Duration) error {
-	start := time.Now()
-	for _, n := range w.members() {
-		if err := n.waitReady(ctx, w.operator, within-time.Since(start)); err != nil {
-			return err
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	return poll(ctx, func() error {
+		for _, n := range w.members() { // a damaged one may be replaced meanwhile
+			if err := n.ready(ctx, w.operator); err != nil {
+				return err
+			}
 		}
-	}
-	return nil
+		return nil
+	}, nil)
 }
 
 // leader is the id of a shard's leader as some node believes, or "".
