@@ -63,14 +63,19 @@ func (w *work) run(ctx context.Context) error {
 	for _, n := range w.nodes {
 		urls = append(urls, "http://"+n)
 	}
-	var err error
-	if w.client, err = client.New(urls, client.WithTimeout(patience)); err != nil {
-		return err
-	}
-	defer w.client.Close()
 	t := &http.Transport{MaxIdleConnsPerHost: 16}
 	defer t.CloseIdleConnections()
 	w.http = &http.Client{Transport: t}
+	opts := []client.Option{client.WithTimeout(patience)}
+	if own := ownEnds(); own != nil {
+		t.DialContext = own.dial
+		opts = append(opts, client.WithHTTPClient(w.http))
+	}
+	var err error
+	if w.client, err = client.New(urls, opts...); err != nil {
+		return err
+	}
+	defer w.client.Close()
 
 	rng := rand.New(rand.NewPCG(w.plan.Seed, uint64(w.journal.process)))
 	kinds := []func(*caller, context.Context){

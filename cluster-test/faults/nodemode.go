@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -57,7 +59,20 @@ func nodeVerb(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	s, err := server.New(cfg, server.WithNode(func(c *raftnode.Config) {
+	var opts []server.Option
+	own := ownEnds()
+	if own != nil {
+		api, err := own.listen(cfg.HTTPAddr)
+		if err != nil {
+			return err
+		}
+		peers, err := own.listen(cfg.RaftAddr)
+		if err != nil {
+			return errors.Join(err, api.Close())
+		}
+		opts = append(opts, server.WithListeners(api, peers))
+	}
+	opts = append(opts, server.WithNode(func(c *raftnode.Config) {
 		c.Clock = shiftedClock{raftnode.BootClock(), clock}
 		c.SnapshotBytes, c.TrailingBytes = snapshotBytes, trailingBytes
 		c.OpenDisk = func() (raftnode.Disk, error) {
@@ -68,7 +83,11 @@ func nodeVerb(ctx context.Context, args []string) error {
 			return &faultyDisk{d, disk}, nil
 		}
 		c.OnApply = applied.write
+		if own != nil {
+			c.Dial = func(ctx context.Context, addr string) (net.Conn, error) { return own.dial(ctx, "tcp", addr) }
+		}
 	}))
+	s, err := server.New(cfg, opts...)
 	if err != nil {
 		return err
 	}

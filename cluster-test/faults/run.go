@@ -101,43 +101,11 @@ type options struct {
 
 // oneRun forms a cluster, lets callers and faults at it, heals all, and judges.
 func oneRun(ctx context.Context, p plan, o options) (_ report, err error) {
-	if err := os.RemoveAll(o.dir); err != nil {
-		return report{}, err
-	}
-	if err := os.MkdirAll(o.dir, 0o700); err != nil {
-		return report{}, err
-	}
-	events, err := os.Create(filepath.Join(o.dir, "events.log"))
+	w, err := newWorld(ctx, p, o)
 	if err != nil {
 		return report{}, err
 	}
-	defer events.Close()
-	w := &world{
-		plan: p, whole: ctx, dir: o.dir, begun: time.Now(), damage: make(chan struct{}, 1), report: newReport(p),
-	}
-	var logMu sync.Mutex
-	w.log = func(s string) {
-		logMu.Lock()
-		defer logMu.Unlock()
-		fmt.Fprintln(io.MultiWriter(events, o.log), s)
-	}
-	w.say("%v", p)
-	b, err := json.MarshalIndent(p, "", " ")
-	if err != nil {
-		return report{}, err
-	}
-	if err := os.WriteFile(w.path("plan.json"), b, 0o600); err != nil {
-		return report{}, err
-	}
-	if w.net, err = newNetwork(p.Nodes+1, o.loopback); err != nil {
-		return report{}, err
-	}
-	w.links, w.report.Network = newLinks(w.net), w.net.about()
-	transport := &http.Transport{DialContext: w.net.dial, IdleConnTimeout: time.Minute}
-	w.operator = &http.Client{Transport: transport}
-
 	err = w.work(ctx)
-	transport.CloseIdleConnections()
 	if err == nil && ctx.Err() == nil {
 		err = w.conclude()
 	}
@@ -148,6 +116,43 @@ func oneRun(ctx context.Context, p plan, o options) (_ report, err error) {
 	}
 	fmt.Fprintf(o.log, "kept in %s; look again with: faults check %s\n", o.dir, o.dir)
 	return w.report, err
+}
+
+// newWorld makes the folder and the network of a run.
+func newWorld(ctx context.Context, p plan, o options) (*world, error) {
+	if err := os.RemoveAll(o.dir); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(o.dir, 0o700); err != nil {
+		return nil, err
+	}
+	w := &world{
+		plan: p, whole: ctx, dir: o.dir, begun: time.Now(), damage: make(chan struct{}, 1), report: newReport(p),
+	}
+	b, err := json.MarshalIndent(p, "", " ")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(w.path("plan.json"), b, 0o600); err != nil {
+		return nil, err
+	}
+	events, err := os.Create(w.path("events.log"))
+	if err != nil {
+		return nil, err
+	}
+	if w.net, err = newNetwork(p.Nodes+1, o.loopback); err != nil {
+		return nil, errors.Join(err, events.Close())
+	}
+	var logMu sync.Mutex
+	w.events, w.log = events, func(s string) {
+		logMu.Lock()
+		defer logMu.Unlock()
+		fmt.Fprintln(io.MultiWriter(events, o.log), s)
+	}
+	w.links, w.report.Network = newLinks(w.net), w.net.about()
+	w.operator = &http.Client{Transport: &http.Transport{DialContext: w.net.dial, IdleConnTimeout: time.Minute, MaxIdleConnsPerHost: 8}}
+	w.say("%v", p)
+	return w, nil
 }
 
 // conclude judges the run and saves its report.
@@ -310,5 +315,6 @@ func (w *world) end(keep bool) error {
 		}
 		err = errors.Join(err, n.retire())
 	}
-	return errors.Join(err, w.net.close())
+	w.operator.CloseIdleConnections()
+	return errors.Join(err, w.net.close(), w.events.Close())
 }

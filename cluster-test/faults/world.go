@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -22,6 +23,7 @@ type world struct {
 	links    *links
 	operator *http.Client // reaches every node, whatever is cut
 	log      func(string) // of what happens
+	events   io.Closer    // the file that it goes to
 
 	slowMu sync.Mutex    // held while a link is slow
 	damage chan struct{} // capacity 1: see mayDamage
