@@ -193,7 +193,10 @@ func saysWhy(output, file string) error {
 func (b *blow) flip(n *node) (string, error) {
 	want := []string{"log.db", "log.db", "log.db", "state.bin", "meta.json", "node.json"}[b.rng.IntN(6)]
 	var files []string
-	for len(files) == 0 {
+	for _, want := range []string{want, "log.db"} { // there may be no snapshot yet
+		if len(files) > 0 {
+			break
+		}
 		err := filepath.WalkDir(n.data(), func(path string, d fs.DirEntry, err error) error {
 			if err == nil && d.Name() == want {
 				files = append(files, path)
@@ -203,7 +206,9 @@ func (b *blow) flip(n *node) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		want = "log.db" // there is one, if there is no snapshot yet
+	}
+	if len(files) == 0 {
+		return "", fmt.Errorf("%w: %s has no log yet", errNotNow, n.id)
 	}
 	path := files[b.rng.IntN(len(files))]
 	content, err := os.ReadFile(path)
