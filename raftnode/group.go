@@ -155,12 +155,12 @@ func (g *group) startRaft(n *Node, first *raft.Configuration, snaps raft.Snapsho
 			return fmt.Errorf("read the log of group %d: %w", g.id, err)
 		}
 		if !begun {
-			if err := raft.BootstrapCluster(g.config(n, hlog), logs, g.store, snaps, g.trans, *first); err != nil {
+			if err := raft.BootstrapCluster(g.config(n, hlog), logs, g.store, snaps, inOrder{g.trans}, *first); err != nil {
 				return fmt.Errorf("write the first configuration of group %d: %w", g.id, err)
 			}
 		}
 	}
-	g.raft, err = raft.NewRaft(g.config(n, hlog), g.machine, logs, g.store, snaps, g.trans)
+	g.raft, err = raft.NewRaft(g.config(n, hlog), g.machine, logs, g.store, snaps, inOrder{g.trans})
 	if err != nil {
 		return fmt.Errorf("start group %d: %w", g.id, err)
 	}
