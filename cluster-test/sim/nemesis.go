@@ -141,7 +141,7 @@ func (n *nemesis) revive() {
 
 // begin starts a node's process. A disk may keep it from that; nothing else.
 func (n *nemesis) begin(node *node) {
-	if node.running() || node.gone {
+	if node.running() || node.removed {
 		return
 	}
 	node.held = false
@@ -421,7 +421,12 @@ func (n *nemesis) removeNode() func() {
 	node := n.anyNode()
 	node.gone = true
 	n.remove(node)
-	return func() { node.held = true; _ = node.terminate() }
+	return func() {
+		if node.removed {
+			node.held = true
+			_ = node.terminate()
+		}
+	}
 }
 
 // remove asks for a removal once, through any other node.
@@ -433,13 +438,16 @@ func (n *nemesis) remove(node *node) {
 	node.removed = err == nil || errors.As(err, &p) && p.Code == api.NotFound
 }
 
-// finishRemovals goes on with the removals that trouble has cut off.
+// finishRemovals goes on with the removals that trouble has cut off. Until one has
+// come to its end, the node may be needed: one of those that remain may not have
+// heard of another one yet, and the library lets it refuse that one's candidacy.
 func (n *nemesis) finishRemovals() {
 	for _, node := range n.w.nodes {
 		for range 60 {
 			if !node.gone || node.removed {
 				break
 			}
+			n.begin(node)
 			time.Sleep(time.Second)
 			n.revive()
 			n.remove(node)
