@@ -23,7 +23,7 @@ func TestHeartbeatsWaitTheirTurn(t *testing.T) {
 	sent := make(chan error, 1)
 	go func() {
 		// This is what the transport takes for a heartbeat.
-		beat := &raft.AppendEntriesRequest{Term: 7, Leader: []byte("a"), RPCHeader: raft.RPCHeader{Addr: []byte("a")}}
+		beat := &raft.AppendEntriesRequest{Term: 7, RPCHeader: raft.RPCHeader{Addr: []byte("a")}}
 		sent <- from.AppendEntries("b", to.LocalAddr(), beat, &raft.AppendEntriesResponse{})
 	}()
 	select {
