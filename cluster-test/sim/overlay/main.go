@@ -18,6 +18,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -91,9 +92,12 @@ func simulatedSeed() {
 
 func main() {
 	out := flag.String("o", "", "`folder` for the overlay")
-	goroot := flag.String("goroot", runtime.GOROOT(), "`folder` of the Go to change")
 	flag.Parse()
-	if err := write(*out, *goroot); err != nil {
+	goroot, err := exec.Command("go", "env", "GOROOT").Output()
+	if err == nil {
+		err = write(*out, strings.TrimSpace(string(goroot)))
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "overlay:", err)
 		os.Exit(1)
 	}
