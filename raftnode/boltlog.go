@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
 	bbolterrors "go.etcd.io/bbolt/errors"
 )
@@ -27,31 +28,27 @@ const (
 	lockWait = time.Second
 )
 
-// boltLog is a log and its votes in one bbolt file. Everything in it carries a
-// checksum that also covers where it stands, since bbolt keeps none of its
-// pages:
+// boltLog is a log and its votes in one bbolt file, as raft-boltdb writes it.
+// What it is given carries a checksum that also covers where it stands, since
+// neither raft-boltdb nor bbolt keeps one:
 //
-//	bucket logs   u64 index -> u32 CRC-32C of the index and what follows,
-//	              u64 term, u8 type, i64 time of the append (Unix nanoseconds),
-//	              u32 length of the extensions, the extensions, the data
-//	bucket votes  key -> u32 CRC-32C of the key and the value, the value
+//	bucket logs   u64 index -> msgpack of a raft.Log with this index, whose data is
+//	              u32 CRC-32C of the index and what follows, u64 term, u8 type,
+//	              i64 time of the append (Unix nanoseconds), u32 length of the
+//	              extensions, the extensions, the data
+//	bucket conf   key -> u32 CRC-32C of the key and the value, the value
 //
-// all big-endian. The sequence of the bucket logs is the index of its last
-// entry, so that a log which has lost its end is known by it. checkBolt checks
-// all of this before the log is used; see decision 0011.
+// all big-endian. checkBolt checks all of this before the log is used; see
+// decision 0011.
 type boltLog struct {
-	path  string
-	db    *bbolt.DB
+	*raftboltdb.BoltStore
 	sizes sizeRing // of its entries, as it was opened
 }
 
+// The buckets of raft-boltdb.
 var (
 	bucketLogs  = []byte("logs")
-	bucketVotes = []byte("votes")
-
-	// errAbsent has the text by which the library knows that a value was never
-	// set.
-	errAbsent = errors.New("not found")
+	bucketVotes = []byte("conf")
 )
 
 // entryHeader is the bytes of an entry before its extensions.
@@ -66,7 +63,7 @@ func openBoltWith(path string, o *bbolt.Options) (_ *boltLog, err error) {
 			err = openError(path, fmt.Errorf("the file is damaged: %v", p))
 		}
 	}()
-	b := &boltLog{path: path}
+	b := &boltLog{}
 	info, err := os.Stat(path)
 	fresh := errors.Is(err, os.ErrNotExist) || err == nil && info.Size() == 0
 	if err != nil && !fresh {
@@ -77,24 +74,16 @@ func openBoltWith(path string, o *bbolt.Options) (_ *boltLog, err error) {
 			return nil, openError(path, err)
 		}
 	}
-	if b.db, err = bbolt.Open(path, 0o600, o); err != nil {
+	if b.BoltStore, err = raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: o}); err != nil {
 		return nil, openError(path, err)
 	}
-	err = b.db.Update(func(tx *bbolt.Tx) error {
-		_, err := tx.CreateBucketIfNotExists(bucketLogs)
-		if err == nil {
-			_, err = tx.CreateBucketIfNotExists(bucketVotes)
-		}
-		return err
-	})
-	if err == nil && fresh {
+	if fresh {
 		// bbolt syncs the file but not its name: without this a power cut could
 		// take away the whole file, and with it a vote that was given.
-		err = syncFolder(filepath.Dir(path))
-	}
-	if err != nil {
-		b.db.Close()
-		return nil, openError(path, err)
+		if err := syncFolder(filepath.Dir(path)); err != nil {
+			b.Close()
+			return nil, openError(path, err)
+		}
 	}
 	return b, nil
 }
@@ -159,36 +148,13 @@ func openError(path string, err error) error {
 	return fmt.Errorf("open the log %s: %w", path, err)
 }
 
-// FirstIndex implements raft.LogStore.
-func (b *boltLog) FirstIndex() (index uint64, err error) {
-	err = b.db.View(func(tx *bbolt.Tx) error {
-		k, _ := tx.Bucket(bucketLogs).Cursor().First()
-		index = beUint64(k)
-		return nil
-	})
-	return index, err
-}
-
-// LastIndex implements raft.LogStore.
-func (b *boltLog) LastIndex() (index uint64, err error) {
-	err = b.db.View(func(tx *bbolt.Tx) error {
-		k, _ := tx.Bucket(bucketLogs).Cursor().Last()
-		index = beUint64(k)
-		return nil
-	})
-	return index, err
-}
-
 // GetLog implements raft.LogStore.
 func (b *boltLog) GetLog(index uint64, l *raft.Log) error {
-	return b.db.View(func(tx *bbolt.Tx) error {
-		key := binary.BigEndian.AppendUint64(nil, index)
-		v := tx.Bucket(bucketLogs).Get(key)
-		if v == nil {
-			return raft.ErrLogNotFound
-		}
-		return decodeEntry(key, v, l)
-	})
+	var carrier raft.Log
+	if err := b.BoltStore.GetLog(index, &carrier); err != nil {
+		return err
+	}
+	return openCarrier(logKey(index), &carrier, l)
 }
 
 // StoreLog implements raft.LogStore.
@@ -196,57 +162,39 @@ func (b *boltLog) StoreLog(l *raft.Log) error { return b.StoreLogs([]*raft.Log{l
 
 // StoreLogs implements raft.LogStore.
 func (b *boltLog) StoreLogs(logs []*raft.Log) error {
-	return b.db.Update(func(tx *bbolt.Tx) error {
-		bucket := tx.Bucket(bucketLogs)
-		for _, l := range logs {
-			key := binary.BigEndian.AppendUint64(nil, l.Index)
-			if err := bucket.Put(key, encodeEntry(key, l)); err != nil {
-				return err
-			}
-		}
-		return noteEnd(bucket)
-	})
+	carriers := make([]raft.Log, len(logs))
+	list := make([]*raft.Log, len(logs))
+	for i, l := range logs {
+		carriers[i] = raft.Log{Index: l.Index, Data: encodeEntry(logKey(l.Index), l)}
+		list[i] = &carriers[i]
+	}
+	return b.BoltStore.StoreLogs(list)
 }
 
-// DeleteRange implements raft.LogStore.
-func (b *boltLog) DeleteRange(first, last uint64) error {
-	return b.db.Update(func(tx *bbolt.Tx) error {
-		bucket := tx.Bucket(bucketLogs)
-		c := bucket.Cursor()
-		for k, _ := c.Seek(binary.BigEndian.AppendUint64(nil, first)); k != nil && beUint64(k) <= last; k, _ = c.Next() {
-			if err := c.Delete(); err != nil {
-				return err
-			}
-		}
-		return noteEnd(bucket)
-	})
+// openCarrier fills in l with the entry that a carrier under key has in it.
+func openCarrier(key []byte, carrier, l *raft.Log) error {
+	if carrier.Index != beUint64(key) {
+		return fmt.Errorf("entry %d: %w", beUint64(key), errWrongSum)
+	}
+	return decodeEntry(key, carrier.Data, l)
 }
 
-// noteEnd keeps where the log ends apart from the entries themselves.
-func noteEnd(bucket *bbolt.Bucket) error {
-	k, _ := bucket.Cursor().Last()
-	return bucket.SetSequence(beUint64(k))
-}
+func logKey(index uint64) []byte { return binary.BigEndian.AppendUint64(nil, index) }
 
 // Set implements raft.StableStore.
 func (b *boltLog) Set(key, val []byte) error {
-	return b.db.Update(func(tx *bbolt.Tx) error {
-		v := binary.BigEndian.AppendUint32(nil, sum(key, val))
-		return tx.Bucket(bucketVotes).Put(key, append(v, val...))
-	})
+	v := binary.BigEndian.AppendUint32(nil, sum(key, val))
+	return b.BoltStore.Set(key, append(v, val...))
 }
 
-// Get implements raft.StableStore.
-func (b *boltLog) Get(key []byte) (val []byte, err error) {
-	err = b.db.View(func(tx *bbolt.Tx) error {
-		v := tx.Bucket(bucketVotes).Get(key)
-		if v == nil {
-			return errAbsent
-		}
-		val, err = openVote(key, v)
-		return err
-	})
-	return val, err
+// Get implements raft.StableStore. The error of an absent key is raft-boltdb's,
+// which the library knows by its text.
+func (b *boltLog) Get(key []byte) ([]byte, error) {
+	v, err := b.BoltStore.Get(key)
+	if err != nil {
+		return nil, err
+	}
+	return openVote(key, v)
 }
 
 // SetUint64 implements raft.StableStore.
@@ -262,9 +210,6 @@ func (b *boltLog) GetUint64(key []byte) (uint64, error) {
 	}
 	return beUint64(v), err
 }
-
-// Close closes the file.
-func (b *boltLog) Close() error { return b.db.Close() }
 
 // sum is the checksum of what a key and its value hold.
 func sum(key, rest []byte) uint32 {
