@@ -84,7 +84,7 @@ type fakeProposal struct {
 }
 
 var testSet = policy.NewSet(api.SetInfo{Policy: "p", Revision: 1,
-	Limits: []api.LimitInfo{{Name: "l", Rate: 1, Per: 1e9, Burst: 10}}})
+	Limits: []api.LimitInfo{{Name: "l", Rate: 1, Per: int64(8760 * time.Hour), Burst: 10}}}) // a token a year: none flows in meanwhile
 
 func proposal(key string) *fakeProposal {
 	b := &api.Batch{}
