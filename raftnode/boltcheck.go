@@ -87,6 +87,7 @@ type boltChecker struct {
 	r    io.ReaderAt
 	size int64           // of the file
 	page int64           // size of a page
+	txid uint64          // of the last transaction; a new file has 0 and 1
 	end  uint64          // pages in use
 	seen map[uint64]bool // pages that belong somewhere
 
@@ -115,7 +116,7 @@ func (c *boltChecker) meta() ([]byte, error) {
 	case le.Uint64(other[48:]) > le.Uint64(newest[48:]):
 		newest = other
 	}
-	c.end = le.Uint64(newest[40:])
+	c.end, c.txid = le.Uint64(newest[40:]), le.Uint64(newest[48:])
 	if c.end > uint64(c.size/c.page) {
 		return nil, fmt.Errorf("it has been cut to %d bytes; it uses %d pages of %d", c.size, c.end, c.page)
 	}
@@ -149,6 +150,9 @@ func (c *boltChecker) tree(id uint64, in keyRange, leaf visit) error {
 	p, err := c.read(id)
 	if err != nil {
 		return err
+	}
+	if c.txid > 1 && binary.LittleEndian.Uint16(p[10:]) == 0 { // an empty bucket is none of a page of its own
+		return fmt.Errorf("page %d says that it is empty", id)
 	}
 	if err := p.walk(in, leaf, c.tree); err != nil {
 		return fmt.Errorf("page %d: %w", id, err)
@@ -194,6 +198,9 @@ func (p boltPage) walk(in keyRange, leaf visit, below func(uint64, keyRange, vis
 	flags, count := le.Uint16(p[8:]), int(le.Uint16(p[10:]))
 	if flags != boltLeaf && (flags != boltBranch || count == 0 || below == nil) || boltPageHead+count*boltElement > len(p) {
 		return fmt.Errorf("it is of kind %d, with %d elements", flags, count)
+	}
+	if below == nil && count == 0 && len(p) > boltPageHead {
+		return errors.New("it says that it is empty, and is not")
 	}
 	element := func(i int) (e, key, value []byte, err error) {
 		at := uint64(boltPageHead + i*boltElement)
