@@ -33,8 +33,6 @@ type disk struct {
 	failing  int                        // so many writes to come fail; chance says what they leave
 	slow     time.Duration              // on top of the usual
 	stuck    time.Time                  // no write ends before
-
-	writes, failed, lost, kept int // of the whole simulation
 }
 
 // logFile is what is on the disk of one log.
@@ -107,9 +105,6 @@ func (m *mount) crash() {
 		if apply := m.pending[i]; apply != nil {
 			if m.rng.IntN(2) == 0 {
 				apply()
-				m.kept++
-			} else {
-				m.lost++
 			}
 		}
 	}
@@ -123,7 +118,6 @@ func (m *mount) write(apply func()) error {
 		m.mu.Unlock()
 		return errCrashed
 	}
-	m.writes++
 	m.last++
 	id := m.last
 	m.pending[id] = apply
@@ -143,11 +137,9 @@ func (m *mount) write(apply func()) error {
 	delete(m.pending, id)
 	switch {
 	case m.full:
-		m.failed++
 		return errDiskFull
 	case m.failing > 0:
 		m.failing--
-		m.failed++
 		if m.rng.IntN(2) == 0 {
 			apply()
 		}

@@ -3,6 +3,7 @@ package sim
 import (
 	"bytes"
 	"fmt"
+	"io"
 
 	"github.com/rlstore/rlstore/cluster-test/check"
 	"github.com/rlstore/rlstore/fsm"
@@ -35,7 +36,6 @@ func (w *world) checkSnapshots(replicas []*check.Replica) (wrong []string) {
 				if !bytes.Equal(m.state(), f.data) {
 					wrong = append(wrong, fmt.Sprintf("group %d: the snapshot of %s at index %d is not what the log gives", group, n.id, f.meta.Index))
 				}
-				w.snapshots++
 			}
 		}
 	}
@@ -45,7 +45,7 @@ func (w *world) checkSnapshots(replicas []*check.Replica) (wrong []string) {
 // machine is a fresh state machine of a group.
 type machine struct {
 	apply func(index uint64, entry []byte) error
-	write func(*bytes.Buffer) error
+	state func() []byte // the snapshot that it would write
 }
 
 func newMachine(group uint32) *machine {
@@ -53,30 +53,24 @@ func newMachine(group uint32) *machine {
 		c := fsm.NewCatalog()
 		return &machine{
 			apply: func(i uint64, e []byte) error { _, err := c.Apply(i, e); return err },
-			write: func(b *bytes.Buffer) error {
-				s := c.Capture()
-				defer s.Release()
-				_, err := s.WriteTo(b)
-				return err
-			},
+			state: func() []byte { return written(c.Capture()) },
 		}
 	}
 	m := fsm.NewBuckets(group)
 	return &machine{
 		apply: func(i uint64, e []byte) error { _, err := m.Apply(i, e); return err },
-		write: func(b *bytes.Buffer) error {
-			s := m.Capture()
-			defer s.Release()
-			_, err := s.WriteTo(b)
-			return err
-		},
+		state: func() []byte { return written(m.Capture()) },
 	}
 }
 
-// state is the snapshot that the machine would write.
-func (m *machine) state() []byte {
+// written is the snapshot that a capture writes, or why it writes none.
+func written(c interface {
+	io.WriterTo
+	Release()
+}) []byte {
+	defer c.Release()
 	var b bytes.Buffer
-	if err := m.write(&b); err != nil {
+	if _, err := c.WriteTo(&b); err != nil {
 		return fmt.Appendf(nil, "no snapshot: %v", err)
 	}
 	return b.Bytes()

@@ -36,8 +36,7 @@ type world struct {
 	callers       int
 	faults        time.Duration // how long the nemesis is at work
 
-	counts    map[string]int // faults by kind
-	snapshots int            // compared
+	counts map[string]int // faults by kind
 
 	idMu sync.Mutex
 	ids  int
@@ -179,10 +178,9 @@ func (w *world) ready(c *caller) error {
 			}
 			return fmt.Errorf("node %s has ended", n.id)
 		}
-		var detail string
 		err := c.call("GET", n.http(), "/readyz?verbose", nil, nil, time.Second, nil)
 		if err != nil {
-			return fmt.Errorf("node %s: %w%s", n.id, err, detail)
+			return fmt.Errorf("node %s: %w", n.id, err)
 		}
 	}
 	return nil
