@@ -45,6 +45,7 @@ type group struct {
 	// looks at them and changes them. It is waited for like handover.
 	changing  *semaphore.Weighted
 	snapshots snapshotBudget
+	reloading sync.Mutex // held by each change of the library's settings; see reload
 
 	quiet func() // silences the library's log
 	stop  context.CancelFunc

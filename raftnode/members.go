@@ -300,13 +300,12 @@ const farewell = "this node was removed from the cluster; stop it, and start it 
 // it may never get the entry that tells its Raft so, and would ask every second.
 func (n *Node) quieten() {
 	for _, g := range n.groupList() {
-		rc := g.raft.ReloadableConfig()
 		// A leader's pace is a tenth of its timeout: first it hands over.
-		if rc.HeartbeatTimeout == never || g.raft.State() == raft.Leader {
+		if g.raft.State() == raft.Leader {
 			continue
 		}
-		rc.HeartbeatTimeout, rc.ElectionTimeout = never, never
-		if err := g.raft.ReloadConfig(rc); err != nil {
+		err := g.reload(func(rc *raft.ReloadableConfig) { rc.HeartbeatTimeout, rc.ElectionTimeout = never, never })
+		if err != nil {
 			g.log.Warn("the removed node goes on asking for votes", "error", err)
 		}
 	}

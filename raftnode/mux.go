@@ -50,6 +50,7 @@ type Mux struct {
 
 	handlers [methods]Handler                                         // fixed once started
 	dialConn func(ctx context.Context, addr string) (net.Conn, error) // fixed once started
+	onLeft   func(ctx context.Context, node string)                   // a connection for its calls has ended; fixed once started
 
 	ctx        context.Context // ends with Close
 	cancel     context.CancelFunc
@@ -78,6 +79,7 @@ func NewMux(ln net.Listener, advertise string, ident func() Identity, log *slog.
 		ctx: ctx, cancel: cancel,
 		handshakes: make(chan struct{}, maxHandshakes),
 		dialConn:   dialTCP,
+		onLeft:     func(context.Context, string) {},
 		tick:       callTick,
 		patience:   helloTimeout,
 		warnings:   rate.NewLimiter(rate.Every(time.Second), 5),

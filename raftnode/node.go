@@ -169,7 +169,7 @@ func Open(cfg Config) (_ *Node, err error) {
 	n.peers.put(n.self()) // Raft looks its own address up, too
 	n.metrics.node = n
 	n.mux = NewMux(cfg.Listener, cfg.RaftAdvertise, n.identity, n.log)
-	n.mux.dialConn = cfg.Dial
+	n.mux.dialConn, n.mux.onLeft = cfg.Dial, n.suspect
 	n.handle()
 
 	ctx, stop := context.WithCancel(context.Background())

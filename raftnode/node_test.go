@@ -1,6 +1,7 @@
 package raftnode
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +25,8 @@ type testCluster struct {
 	addrs []string // of the nodes' ports
 	nodes []*Node
 	takes int // made so far
+	// elections is the nodes' election timeout; 0 is 300 ms.
+	elections time.Duration
 }
 
 func (c *testCluster) config(i int) Config {
@@ -31,7 +34,7 @@ func (c *testCluster) config(i int) Config {
 		NodeID: fmt.Sprintf("n%d", i+1), DataDir: filepath.Join(c.dir, fmt.Sprint(i)),
 		RaftAdvertise: c.addrs[i], HTTPAdvertise: fmt.Sprintf("http://127.0.0.1:%d", 10+i),
 		Shards: 2, Version: "test",
-		ElectionTimeout: 300 * time.Millisecond,
+		ElectionTimeout: cmp.Or(c.elections, 300*time.Millisecond),
 		OnFatal:         func(err error) { c.t.Errorf("node %d: fatal: %v", i+1, err) },
 		OnForward: func(context.Context, uint32, []byte) ([]byte, error) {
 			return nil, api.NewProblem(api.NotLeader, "no front door")
@@ -70,13 +73,23 @@ func (c *testCluster) open(cfg Config, l net.Listener) *Node {
 // startCluster starts n nodes that bootstrap together.
 func startCluster(t *testing.T, n int) *testCluster {
 	t.Helper()
-	return startJoined(t, n, func(_ int, addrs []string) []string { return addrs })
+	return startJoined(t, n, joinAll)
 }
+
+// joinAll is a --join that names every node.
+func joinAll(_ int, addrs []string) []string { return addrs }
 
 // startJoined is startCluster with a choice of each node's --join.
 func startJoined(t *testing.T, n int, join func(i int, addrs []string) []string) *testCluster {
 	t.Helper()
-	c := &testCluster{t: t, dir: t.TempDir(), nodes: make([]*Node, n)}
+	c := &testCluster{t: t, dir: t.TempDir()}
+	c.start(n, join)
+	return c
+}
+
+func (c *testCluster) start(n int, join func(i int, addrs []string) []string) {
+	c.t.Helper()
+	c.nodes = make([]*Node, n)
 	listeners := make([]net.Listener, n)
 	for i := range n {
 		listeners[i] = c.listen(i)
@@ -86,13 +99,12 @@ func startJoined(t *testing.T, n int, join func(i int, addrs []string) []string)
 		cfg.BootstrapExpect, cfg.Join = n, join(i, c.addrs)
 		c.nodes[i] = c.open(cfg, listeners[i])
 	}
-	t.Cleanup(func() {
+	c.t.Cleanup(func() {
 		for i := range c.nodes {
 			c.close(i)
 		}
 	})
 	c.ready()
-	return c
 }
 
 func (c *testCluster) close(i int) {

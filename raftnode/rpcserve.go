@@ -57,6 +57,7 @@ func (m *Mux) serveCalls(conn net.Conn, from Identity) {
 	var tasks sync.WaitGroup
 	tasks.Go(s.write)
 	s.read(&tasks)
+	m.spawn(func() { m.onLeft(m.ctx, from.NodeID) })
 	cancel()
 	conn.Close()
 	tasks.Wait()

@@ -3,7 +3,6 @@ package raftnode
 import (
 	"context"
 	"errors"
-	"math"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -56,10 +55,10 @@ func (n *Node) keepSnapshots(ctx context.Context) {
 // snapshot writes the group's state and truncates its log to what fits in
 // trailing bytes.
 func (g *group) snapshot(ctx context.Context, trailing uint64) error {
-	rc := g.raft.ReloadableConfig()
-	rc.TrailingLogs = g.store.TrailingFor(trailing, trailingMin, trailingMax)
-	rc.SnapshotThreshold = math.MaxUint64
-	if err := g.raft.ReloadConfig(rc); err != nil {
+	err := g.reload(func(rc *raft.ReloadableConfig) {
+		rc.TrailingLogs = g.store.TrailingFor(trailing, trailingMin, trailingMax)
+	})
+	if err != nil {
 		return err
 	}
 	if err := await(ctx, g.raft.Snapshot()); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -57,7 +58,7 @@ const (
 )
 
 var (
-	errRefused = errors.New("connection refused")
+	errRefused = syscall.ECONNREFUSED
 	errReset   = errors.New("connection reset by peer")
 	errTimeout = errors.New("connection timed out")
 )

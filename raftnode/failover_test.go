@@ -1,0 +1,73 @@
+package raftnode
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// patience is the election timeout of these tests: long enough to see what comes
+// before an election.
+const patience = 3 * time.Second
+
+// slowElections starts a cluster with that, and tells which node leads shard 1.
+func slowElections(t *testing.T) (c *testCluster, at int) {
+	t.Helper()
+	c = &testCluster{t: t, dir: t.TempDir(), elections: patience}
+	c.start(3, joinAll)
+	at, _ = c.leader(1)
+	return c, at
+}
+
+// waits tells whether the followers' and candidates' timeouts are both d.
+func (g *group) waits(d time.Duration) bool {
+	rc := g.raft.ReloadableConfig()
+	return rc.HeartbeatTimeout == d && rc.ElectionTimeout == d
+}
+
+// Once the process of a leader is gone, its followers elect within the lease, and
+// have their patience back after that.
+func TestFollowersOfAProcessThatIsGoneElectSooner(t *testing.T) {
+	c, at := slowElections(t)
+	gone := c.nodes[at].NodeID()
+	followers := []*Node{c.nodes[(at+1)%3], c.nodes[(at+2)%3]}
+	// As a kill does: the port and the connections go first, and at once.
+	if err := c.nodes[at].mux.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range followers {
+		eventually(t, "a follower hurries", func() bool { return n.groupList()[1].waits(patience / 2) })
+	}
+	c.close(at)
+	c.mustTake(1)
+	for _, n := range followers {
+		for _, g := range n.groupList() {
+			eventually(t, "it has its patience back", func() bool {
+				return g.leader() != "" && g.leader() != gone && g.waits(patience)
+			})
+		}
+	}
+}
+
+// A connection that ends proves nothing about a process that listens; and a node
+// that was removed stays as quiet as it is.
+func TestOnlyAPortThatRefusesMakesFollowersHurry(t *testing.T) {
+	c, at := slowElections(t)
+	n := c.nodes[(at+1)%3]
+	g := n.groupList()[1]
+	n.suspect(t.Context(), c.nodes[at].NodeID())
+	if !g.waits(patience) {
+		t.Error("the leader lives, and its follower hurries")
+	}
+	if err := g.reload(func(rc *raft.ReloadableConfig) { rc.HeartbeatTimeout, rc.ElectionTimeout = never, never }); err != nil {
+		t.Fatal(err)
+	}
+	ended, end := context.WithCancel(t.Context())
+	end()
+	g.hurry(ended, patience)
+	if !g.waits(never) {
+		t.Error("a removed node asks for votes again")
+	}
+}
