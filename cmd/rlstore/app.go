@@ -74,6 +74,7 @@ stderr. The flags below may be set in the environment too, as RLSTORE_ENDPOINTS.
 			newPolicyList(a), newPolicyGet(a), newPolicyApply(a), newPolicyDelete(a), newPolicyLint(a)),
 		group("cluster", "Look at the cluster, and change who leads what",
 			newClusterStatus(a), newClusterJoin(a), newClusterRemove(a), newClusterTransfer(a)),
+		newBench(a),
 		group("config", "Look at a node's configuration", newConfigPrint(a)),
 		newVersion(a),
 	)
