@@ -19,9 +19,11 @@ import (
 //	           uvarint  length, and the bytes
 //	uvarint  number of operations, 1 to 10,000; each
 //	           u8       bits 0-3 kind: 0 take, 1 peek, 2 refund, 3 reset;
-//	                    bit 4: a request id follows the key; other bits are 0
+//	                    bit 4: a request id follows the key; bit 5: a take may
+//	                    wait; other bits are 0
 //	           uvarint  index of the policy
 //	           uvarint  cost, for a take and a refund only
+//	           uvarint  milliseconds that the take may wait, not 0, if bit 5
 //	           uvarint  length of the key, and its bytes
 //	           uvarint  length of the request id, and its bytes, if bit 4
 //
@@ -33,6 +35,7 @@ const (
 	flagSession = 2
 
 	opRequestID = 1 << 4
+	opMaxWait   = 1 << 5
 )
 
 // Kind says what an operation does.
@@ -66,6 +69,7 @@ type Op struct {
 	Cost      int64 // 1 to MaxCost for a take and a refund, else 0
 	Key       string
 	RequestID string // "" is none
+	MaxWait   int64  // of a take: milliseconds for which it may borrow from the future, 0 to MaxWait
 }
 
 // Session makes a whole batch exactly-once: the state machine keeps the answer
@@ -120,10 +124,16 @@ func AppendOp(dst []byte, op Op) []byte {
 	if op.RequestID != "" {
 		head |= opRequestID
 	}
+	if op.MaxWait != 0 {
+		head |= opMaxWait
+	}
 	dst = append(dst, head)
 	dst = binary.AppendUvarint(dst, uint64(op.Policy))
 	if op.Kind.hasCost() {
 		dst = binary.AppendUvarint(dst, uint64(op.Cost))
+	}
+	if op.MaxWait != 0 {
+		dst = binary.AppendUvarint(dst, uint64(op.MaxWait))
 	}
 	dst = AppendString(dst, op.Key)
 	if op.RequestID != "" {
@@ -141,7 +151,7 @@ func DecodeOp(b []byte) (op Op, rest []byte, err error) {
 	head := b[0]
 	b = b[1:]
 	op.Kind = Kind(head & 0x0f)
-	if head&^(0x0f|opRequestID) != 0 || op.Kind > Reset {
+	if head&^(0x0f|opRequestID|opMaxWait) != 0 || op.Kind > Reset || head&opMaxWait != 0 && op.Kind != Take {
 		return op, nil, fmt.Errorf("unknown operation %#02x", head)
 	}
 	v, n := uvarint(b)
@@ -156,6 +166,14 @@ func DecodeOp(b []byte) (op Op, rest []byte, err error) {
 			return op, nil, errShort
 		}
 		op.Cost = int64(v)
+		b = b[n:]
+	}
+	if head&opMaxWait != 0 {
+		v, n = uvarint(b)
+		if n <= 0 || v == 0 || v > 1<<62 {
+			return op, nil, errShort
+		}
+		op.MaxWait = int64(v)
 		b = b[n:]
 	}
 	if op.Key, b, err = CutString(b); err != nil {
@@ -180,6 +198,11 @@ func (op *Op) Check() error {
 	}
 	if op.Kind.hasCost() {
 		if err := CheckCost(op.Cost); err != nil {
+			return err
+		}
+	}
+	if op.MaxWait != 0 {
+		if err := CheckMaxWait(op.MaxWait); err != nil {
 			return err
 		}
 	}

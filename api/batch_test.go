@@ -30,6 +30,9 @@ func sampleBatch(r *rand.Rand) (*Batch, []Op) {
 		if r.IntN(3) == 0 {
 			op.RequestID = "id"
 		}
+		if op.Kind == Take && r.IntN(3) == 0 {
+			op.MaxWait = 1 + r.Int64N(MaxWait)
+		}
 		ops = append(ops, op)
 		b.Add(op)
 	}
@@ -76,13 +79,15 @@ func TestBatchLayout(t *testing.T) {
 	b := &Batch{Atomic: true, Session: Session{ID: [16]byte{0: 0xaa, 15: 0xbb}, Seq: 300, Acked: 2}}
 	b.Add(Op{Kind: Take, Policy: b.Ref("api"), Cost: 5, Key: "k1", RequestID: "r"})
 	b.Add(Op{Kind: Peek, Policy: b.Ref("api"), Key: "k2"})
+	b.Add(Op{Kind: Take, Policy: b.Ref("api"), Cost: 5, Key: "k3", MaxWait: 300})
 	want := []byte{
 		1, 1 | 2,
 		0xaa, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xbb, 0xac, 2, 2,
 		1, 0, 3, 'a', 'p', 'i',
-		2,
+		3,
 		0x10, 0, 5, 2, 'k', '1', 1, 'r',
 		1, 0, 2, 'k', '2',
+		0x20, 0, 5, 0xac, 2, 2, 'k', '3',
 	}
 	if got := AppendBatch(nil, b); !bytes.Equal(got, want) {
 		t.Errorf("got  %v\nwant %v", got, want)
@@ -103,6 +108,8 @@ func TestReplyRoundTrip(t *testing.T) {
 		{Status: StatusRefunded, Limits: two, Refunded: 12},
 		{Status: StatusReset},
 		{Status: StatusError, Code: CostExceedsBurst, Detail: "too much"},
+		{Status: StatusAllowed, Limits: two, Wait: 1 << 40},
+		{Status: StatusAllowed, Limits: two, Shadowed: true, OwnCommit: true, Commit: own},
 	}
 	b := BeginReply([]byte("before"), len(results), at)
 	for i := range results {
@@ -154,6 +161,47 @@ func TestReplyRoundTrip(t *testing.T) {
 					t.Fatalf("a reply of %d bytes cut to %d was accepted", len(b), cut)
 				}
 			}
+		}
+	}
+}
+
+// One of each, spelled out, so that the layout in the comment stays true.
+func TestSetInfoLayout(t *testing.T) {
+	for _, tt := range []struct {
+		set  SetInfo
+		want []byte
+	}{
+		{SetInfo{Policy: "p", Revision: 300, Limits: []LimitInfo{{Name: "a", Rate: 1, Per: 2, Burst: 3}, {Name: "b", Algorithm: SlidingWindow, Rate: 4, Per: 5, Burst: 4}}},
+			[]byte{1, 'p', 0xac, 2, 2, 1, 'a', 0, 1, 2, 3, 1, 'b', 2, 4, 5, 4}},
+		{SetInfo{Policy: "p", Enforcement: Shadow, Limits: []LimitInfo{{Name: "a", Algorithm: Concurrency, Burst: 9}}},
+			[]byte{1, 'p', 0, 0x81, 1, 1, 'a', 3, 0, 0, 9}},
+		{SetInfo{Policy: "p", Enforcement: Off, Limits: []LimitInfo{{Name: "a", Algorithm: FixedWindow, Rate: 9, Burst: 9}}, Zone: []ZoneShift{{0, 3600}, {300, -1}}},
+			[]byte{1, 'p', 0, 0x81, 6, 1, 'a', 1, 9, 0, 9, 2, 0, 0xa0, 0x38, 0xac, 2, 1}},
+	} {
+		got := AppendSetInfo(nil, &tt.set)
+		if !bytes.Equal(got, tt.want) {
+			t.Errorf("%+v\ngot  %v\nwant %v", tt.set, got, tt.want)
+		}
+		back, rest, err := CutSetInfo(got)
+		if err != nil || len(rest) != 0 || !reflect.DeepEqual(back, tt.set) {
+			t.Errorf("%+v came back as %+v, %v, %v", tt.set, back, rest, err)
+		}
+		for cut := range len(got) {
+			if _, _, err := CutSetInfo(got[:cut]); err == nil {
+				t.Errorf("%+v cut to %d bytes was accepted", tt.set, cut)
+			}
+		}
+	}
+	for _, bad := range [][]byte{
+		{1, 'p', 0, 0x80, 3},                       // shadow and off
+		{1, 'p', 0, 0x80, 8},                       // a flag that nobody knows
+		{1, 'p', 0, 0x80, 4, 0},                    // a zone without shifts
+		{1, 'p', 0, 0x80, 4, 1, 1, 0},              // a first shift that is not at 0
+		{1, 'p', 0, 0x80, 4, 2, 0, 0, 0, 0},        // two at the same time
+		{1, 'p', 0, 0x80, 4, 1, 0, 0xc2, 0xb6, 11}, // 26 hours and a second
+	} {
+		if s, _, err := CutSetInfo(bad); err == nil {
+			t.Errorf("%v was accepted as %+v", bad, s)
 		}
 	}
 }

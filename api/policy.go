@@ -3,6 +3,7 @@ package api
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 )
@@ -14,24 +15,37 @@ type Policy struct {
 	Limits        []Limit `json:"limits"`
 	Mode          string  `json:"mode,omitempty"`           // strict
 	OnUnavailable string  `json:"on_unavailable,omitempty"` // closed
-	Enforcement   string  `json:"enforcement,omitempty"`    // enforce
+	Enforcement   string  `json:"enforcement,omitempty"`    // enforce, shadow or off
+	TimeZone      string  `json:"time_zone,omitempty"`      // of fixed windows: "Europe/Berlin"; "" is UTC
 	Revision      uint64  `json:"revision,omitempty"`       // set by the server
+
+	// ZoneRules is what the zone is by, for some twenty years from when the
+	// policy was written; set by the server, so that every node goes by the same.
+	ZoneRules []ZoneShift `json:"time_zone_rules,omitempty"`
 }
 
 // Limit is one rule of a policy.
 type Limit struct {
 	Name      string   `json:"name,omitempty"`
-	Algorithm string   `json:"algorithm,omitempty"` // token_bucket
-	Rate      int64    `json:"rate"`                // tokens each Per
-	Per       Duration `json:"per"`
-	Burst     int64    `json:"burst,omitempty"` // 0 is Rate
+	Algorithm string   `json:"algorithm,omitempty"` // token_bucket, fixed_window, sliding_window or concurrency
+	Rate      int64    `json:"rate,omitempty"`      // tokens each Per; 0 of a concurrency limit
+	Per       Duration `json:"per,omitempty"`       // 0 of a concurrency limit
+	Burst     int64    `json:"burst,omitempty"`     // of a token bucket; 0 is Rate
+	Max       int64    `json:"max,omitempty"`       // of a concurrency limit: permits at a time
 }
 
-// Duration is a time span written as a Go duration string, such as "1s".
+// Duration is a time span written as a Go duration string, such as "1s", or the
+// span "month".
 type Duration time.Duration
+
+// Month is the [Limit.Per] of a fixed window that lasts a month of the calendar.
+const Month Duration = math.MinInt64
 
 // String is the shortest Go duration string: "24h", not "24h0m0s".
 func (d Duration) String() string {
+	if d == Month {
+		return "month"
+	}
 	s := time.Duration(d).String()
 	if strings.HasSuffix(s, "m0s") {
 		s = strings.TrimSuffix(s, "0s")
@@ -51,8 +65,12 @@ func (d *Duration) UnmarshalJSON(b []byte) error {
 	if err := json.Unmarshal(b, &s); err != nil {
 		return fmt.Errorf("a duration is a string such as \"1s\", not %s", b)
 	}
+	if s == "month" {
+		*d = Month
+		return nil
+	}
 	v, err := time.ParseDuration(s)
-	if err != nil {
+	if err != nil || Duration(v) == Month {
 		return fmt.Errorf("%q is not a duration such as \"1s\" or \"24h\"", s)
 	}
 	*d = Duration(v)

@@ -23,29 +23,29 @@ import (
 //	40  results, one an operation, in order; each
 //	      u8       bits 0-3 status: 0 denied, 1 allowed, 2 state, 3 refunded,
 //	               4 reset, 5 error; bit 4 duplicate; bit 5 own commit;
-//	               other bits are 0
+//	               bit 6 the take has to wait; bit 7 shadowed: allowed only
+//	               since the policy's enforcement is "shadow"
 //	               if own commit: uvarint shard, index, offset, time_ns
 //	      error:   u8 number of the code, uvarint length, detail
 //	      reset:   nothing
 //	      others:  uvarint index of the limits, uvarint which of them binds,
 //	               then for each limit: uvarint remaining,
 //	               uvarint retry-after, uvarint reset-after (microseconds,
-//	               rounded up); refunded: uvarint tokens given back at the end
-//	    limits: uvarint count; each
-//	      uvarint length, policy; uvarint revision; uvarint number of limits;
-//	      each: uvarint length, name; u8 algorithm; uvarint rate;
-//	      uvarint per (ns); uvarint burst
+//	               rounded up); refunded: uvarint tokens given back at the end;
+//	               bit 6: uvarint wait (microseconds, rounded up) at the end
+//	    limits: uvarint count; each as of [AppendSetInfo], without the zone
 //
 // Fixed-size integers are little-endian.
 const replyVersion = 1
 
 const (
-	replyHeader   = 40
-	flagReplayed  = 1
-	statusMask    = 0x0f
-	resultDup     = 1 << 4
-	resultCommit  = 1 << 5
-	maxReplyLimit = 64
+	replyHeader  = 40
+	flagReplayed = 1
+	statusMask   = 0x0f
+	resultDup    = 1 << 4
+	resultCommit = 1 << 5
+	resultWait   = 1 << 6
+	resultShadow = 1 << 7
 )
 
 // Status says what became of an operation.
@@ -68,32 +68,18 @@ type LimitValues struct {
 	ResetAfter uint64 // microseconds, rounded up
 }
 
-// LimitInfo is the part of a limit that does not change from result to result.
-type LimitInfo struct {
-	Name      string
-	Algorithm uint8 // 0 token bucket
-	Rate      int64
-	Per       int64 // nanoseconds
-	Burst     int64
-}
-
-// SetInfo is the limits that results refer to.
-type SetInfo struct {
-	Policy   string
-	Revision uint64
-	Limits   []LimitInfo
-}
-
 // Result is one decoded result, and what [AppendResult] encodes.
 type Result struct {
 	Status    Status
 	Duplicate bool
+	Shadowed  bool   // a take that is allowed only since its policy is in shadow
 	OwnCommit bool   // encode Commit with the result
 	Commit    Commit // always set by decoding
 	Set       int    // index into Reply.Sets
 	Binding   int    // index into Limits
 	Limits    []LimitValues
 	Refunded  int64
+	Wait      uint64 // microseconds, rounded up, that an allowed take has to wait
 	Code      Code   // of an error
 	Detail    string // of an error
 }
@@ -131,6 +117,12 @@ func AppendResult(dst []byte, r *Result) []byte {
 	if r.OwnCommit {
 		head |= resultCommit
 	}
+	if r.Shadowed {
+		head |= resultShadow
+	}
+	if r.Wait != 0 {
+		head |= resultWait
+	}
 	dst = append(dst, head)
 	if r.OwnCommit {
 		dst = binary.AppendUvarint(dst, uint64(r.Commit.Shard))
@@ -155,6 +147,9 @@ func AppendResult(dst []byte, r *Result) []byte {
 	if r.Status == StatusRefunded {
 		dst = binary.AppendUvarint(dst, uint64(r.Refunded))
 	}
+	if r.Wait != 0 {
+		dst = binary.AppendUvarint(dst, r.Wait)
+	}
 	return dst
 }
 
@@ -167,58 +162,6 @@ func FinishReply(dst []byte, start int, sets [][]byte) []byte {
 		dst = append(dst, s...)
 	}
 	return dst
-}
-
-// AppendSetInfo appends the encoding of limits.
-func AppendSetInfo(dst []byte, s *SetInfo) []byte {
-	dst = AppendString(dst, s.Policy)
-	dst = binary.AppendUvarint(dst, s.Revision)
-	dst = binary.AppendUvarint(dst, uint64(len(s.Limits)))
-	for i := range s.Limits {
-		l := &s.Limits[i]
-		dst = AppendString(dst, l.Name)
-		dst = append(dst, l.Algorithm)
-		dst = binary.AppendUvarint(dst, uint64(l.Rate))
-		dst = binary.AppendUvarint(dst, uint64(l.Per))
-		dst = binary.AppendUvarint(dst, uint64(l.Burst))
-	}
-	return dst
-}
-
-// CutSetInfo reads what [AppendSetInfo] wrote off the front of b, aliasing b.
-func CutSetInfo(b []byte) (s SetInfo, rest []byte, err error) {
-	if s.Policy, b, err = CutString(b); err != nil {
-		return s, nil, err
-	}
-	if s.Revision, b, err = CutUvarint(b); err != nil {
-		return s, nil, err
-	}
-	var n uint64
-	if n, b, err = CutUvarint(b); err != nil {
-		return s, nil, err
-	}
-	if n > maxReplyLimit {
-		return s, nil, fmt.Errorf("%d limits", n)
-	}
-	s.Limits = make([]LimitInfo, n)
-	for i := range s.Limits {
-		l := &s.Limits[i]
-		if l.Name, b, err = CutString(b); err != nil {
-			return s, nil, err
-		}
-		if len(b) == 0 {
-			return s, nil, errShort
-		}
-		l.Algorithm, b = b[0], b[1:]
-		for _, p := range []*int64{&l.Rate, &l.Per, &l.Burst} {
-			var v uint64
-			if v, b, err = CutUvarint(b); err != nil || v > 1<<62 {
-				return s, nil, errShort
-			}
-			*p = int64(v)
-		}
-	}
-	return s, b, nil
 }
 
 // ReplyLen returns the number of results of an encoded reply and the status of
@@ -312,11 +255,11 @@ func (r *Reply) decodeResult(res *Result) (err error) {
 	}
 	head := b[0]
 	b = b[1:]
-	if head&^(statusMask|resultDup|resultCommit) != 0 || Status(head&statusMask) > StatusError {
+	if status := Status(head & statusMask); status > StatusError || head&(resultWait|resultShadow) != 0 && status != StatusAllowed {
 		return fmt.Errorf("unknown status %#02x", head)
 	}
 	*res = Result{Status: Status(head & statusMask), Duplicate: head&resultDup != 0,
-		OwnCommit: head&resultCommit != 0, Limits: res.Limits[:0], Commit: r.Commit}
+		Shadowed: head&resultShadow != 0, OwnCommit: head&resultCommit != 0, Limits: res.Limits[:0], Commit: r.Commit}
 	res.Commit.Offset += uint32(r.next)
 	if res.OwnCommit {
 		var v [4]uint64
@@ -371,6 +314,11 @@ func (r *Reply) decodeResult(res *Result) (err error) {
 			return errShort
 		}
 		res.Refunded = int64(v)
+	}
+	if head&resultWait != 0 {
+		if res.Wait, b, err = CutUvarint(b); err != nil || res.Wait == 0 {
+			return errShort
+		}
 	}
 	r.results = b
 	return nil

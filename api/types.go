@@ -6,12 +6,13 @@ import (
 
 // Bounds of what a request may hold.
 const (
-	MaxKey       = 512       // bytes of a key, at least 1
-	MaxCost      = 1<<31 - 1 // tokens
-	MaxRequestID = 64        // bytes of a request id
-	MaxNodeID    = 64        // bytes of a node id
-	MaxBatch     = 10_000    // requests of one batch
-	MaxBody      = 4 << 20   // bytes of an HTTP body
+	MaxKey       = 512        // bytes of a key, at least 1
+	MaxCost      = 1<<31 - 1  // tokens
+	MaxRequestID = 64         // bytes of a request id
+	MaxWait      = 86_400_000 // milliseconds for which a take may borrow from the future: a day
+	MaxNodeID    = 64         // bytes of a node id
+	MaxBatch     = 10_000     // requests of one batch
+	MaxBody      = 4 << 20    // bytes of an HTTP body
 )
 
 // CheckKey says what is wrong with a key, or returns nil.
@@ -35,6 +36,15 @@ func CheckRequestID(id string) error {
 func CheckCost(cost int64) error {
 	if cost < 1 || cost > MaxCost {
 		return NewProblem(InvalidRequest, "the cost is %d; it needs to be 1 to %d", cost, MaxCost)
+	}
+	return nil
+}
+
+// CheckMaxWait says what is wrong with the longest wait of a take, in
+// milliseconds, or returns nil. 0 is a take that does not wait.
+func CheckMaxWait(ms int64) error {
+	if ms < 0 || ms > MaxWait {
+		return NewProblem(InvalidRequest, "max_wait_ms is %d; it needs to be 0 to %d, which is a day", ms, MaxWait)
 	}
 	return nil
 }

@@ -45,12 +45,13 @@ type atomicError struct {
 
 // tentative is the copy of one bucket. It aliases the entry.
 type tentative struct {
-	b     bucket
-	hash  uint64
-	key   string
-	where at
-	spent int64 // by the group so far; b is charged with it
-	next  int32 // an earlier copy with the same hash, or -1
+	b      bucket
+	before bucket // b without what the group spent
+	hash   uint64
+	key    string
+	where  at
+	spent  int64 // by the group so far; b is charged with it
+	next   int32 // an earlier copy with the same hash, or -1
 }
 
 func (a *atomicScratch) reset() {
@@ -74,6 +75,7 @@ func (m *Buckets) copyOf(key string, keyHash uint64, s *set) *tentative {
 	for i := last; i >= 0; i = a.copies[i].next {
 		if t := &a.copies[i]; t.key == key && t.b.set.policy == s.policy {
 			t.b.adopt(s)
+			t.before.adopt(s)
 			return t
 		}
 	}
@@ -84,6 +86,7 @@ func (m *Buckets) copyOf(key string, keyHash uint64, s *set) *tentative {
 	a.copies = append(a.copies, tentative{hash: hash, key: key, next: last})
 	t := &a.copies[len(a.copies)-1]
 	t.where = m.fetch(&t.b, hash, key, s)
+	t.before = t.b
 	return t
 }
 
@@ -177,14 +180,30 @@ func (m *Buckets) tryOp(op *api.Op, s *set) opError {
 		return s.refusal
 	}
 	t := m.copyOf(op.Key, key, s)
-	if t.spent += op.Cost; t.spent > t.b.set.minBurst {
-		return exceeds(t.spent, t.b.set)
+	if !t.b.set.off && t.spent+op.Cost > t.b.set.minBurst {
+		return exceeds(t.spent+op.Cost, t.b.set)
 	}
-	if w := t.b.wait(op.Cost); w > 0 {
+	if w, ok := t.take(op); !ok && !t.b.set.shadow {
 		a.denied, a.longest = true, max(a.longest, w)
 	}
-	t.b.charge(op.Cost)
 	return opError{}
+}
+
+// take charges one take of the group to the copy; if it is not ok, the take is
+// denied. Then it is charged all the same, so that what follows it waits for
+// longer, but for one in shadow, which denies nobody.
+func (t *tentative) take(op *api.Op) (wait uint64, ok bool) {
+	if t.b.set.off {
+		return 0, true
+	}
+	if wait, ok = t.b.borrow(op.Cost, op.MaxWait); !ok {
+		if t.b.set.shadow {
+			return wait, false
+		}
+		t.b.charge(op.Cost, wait)
+	}
+	t.spent += op.Cost
+	return wait, ok
 }
 
 // finishAtomic is the second pass, for a group without errors.
@@ -214,13 +233,16 @@ func (m *Buckets) finishAtomic(dst []byte, g *group) ([]byte, error) {
 			res.Status = api.StatusDenied
 			t.deny(res, op.Cost)
 			res.Limits[res.Binding].RetryAfter = micros(a.longest)
+			t.take(&op)
 		} else {
 			res.Status = api.StatusAllowed
-		}
-		t.b.charge(op.Cost)
-		t.spent += op.Cost
-		if !a.denied {
-			t.b.describe(res, 0)
+			if wait, ok := t.take(&op); ok {
+				res.Wait = micros(wait)
+				t.b.describe(res, 0)
+			} else {
+				res.Shadowed = true
+				t.b.deny(res, op.Cost)
+			}
 		}
 		res.Set = m.reply.index(t.b.set)
 		dst = api.AppendResult(dst, res)
@@ -235,8 +257,10 @@ func (m *Buckets) finishAtomic(dst []byte, g *group) ([]byte, error) {
 			t := &a.copies[i]
 			// A copy's place may be stale: what was stored before it may have
 			// compacted its stripe.
-			t.where = m.table.find(t.hash, t.b.set.policy, t.key, &m.sets)
-			m.store(t.hash, t.where, t.key, &t.b)
+			if t.spent > 0 {
+				t.where = m.table.find(t.hash, t.b.set.policy, t.key, &m.sets)
+				m.store(t.hash, t.where, t.key, &t.b)
+			}
 		}
 	}
 	return dst, nil
@@ -246,12 +270,10 @@ func (m *Buckets) finishAtomic(dst []byte, g *group) ([]byte, error) {
 // a take that comes after the group's earlier ones.
 func (t *tentative) deny(res *api.Result, cost int64) {
 	t.b.deny(res, cost)
-	for i := range t.b.set.limits {
-		l, v := &t.b.set.limits[i], t.b.lim[i]
-		if v.tokens += t.spent; v.tokens >= l.burst {
-			v = l.full()
-		}
-		res.Limits[i].Remaining = max(0, v.tokens)
-		res.Limits[i].ResetAfter = micros(l.wait(v, l.burst))
+	b := &t.before
+	for i := range b.set.limits {
+		l, v := &b.set.limits[i], b.lim[i]
+		res.Limits[i].Remaining = max(0, l.left(v, b.at))
+		res.Limits[i].ResetAfter = micros(l.untilFresh(v, b.at))
 	}
 }

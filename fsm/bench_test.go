@@ -109,14 +109,14 @@ func BenchmarkTokenBucketTake(b *testing.B) {
 		b.Fatal(err)
 	}
 	var u bucket
-	u.fresh(s, 0)
+	u.fresh(s, moment{})
 	res := api.Result{Limits: make([]api.LimitValues, 0, 1)}
 	for i := range b.N {
-		u.refill(uint64(i) * 10_000_000)
+		u.advance(moment{now: uint64(i) * 10_000_000})
 		if !u.passes(1) {
 			b.Fatal("denied")
 		}
-		u.charge(1)
+		u.charge(1, 0)
 		u.describe(&res, 0)
 	}
 }

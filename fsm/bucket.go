@@ -2,7 +2,7 @@ package fsm
 
 import "github.com/rlstore/rlstore/api"
 
-// bucket is the state of one policy for one key, unpacked, at stamp last.
+// bucket is the state of one policy for one key, unpacked, as of at.
 //
 // When an operation brings other numbers than the bucket's, an edit of the
 // policy has happened in between, and this rule holds:
@@ -10,51 +10,55 @@ import "github.com/rlstore/rlstore/api"
 //   - If the bucket's own set has the higher revision, it decides: a router
 //     with an old copy of the catalog cannot turn the clock back. The reply
 //     then carries that set. Else the operation's set decides.
-//   - Limits are matched by name. First the old limit is refilled up to now by
-//     its old numbers; then what is consumed, the old burst less the tokens,
-//     stays consumed: tokens = new burst - consumed. That may be below 0, and
-//     then the debt flows off at the new rate before anything passes. Nothing
-//     is clamped below, so that an edit forth and back gives nothing away. The
-//     fraction of a token is rescaled to the new period, rounded down.
-//   - A limit that is new starts full; one that is gone is forgotten.
+//   - Limits are matched by name. First the old limit is brought up to now by
+//     its old numbers; then what is consumed stays consumed, whatever becomes
+//     of the algorithm: the new limit starts fresh, less what the old one
+//     counts as used now. Of a token bucket and of a fixed window that is the
+//     burst less the tokens that are left; of a sliding window what is used in
+//     the running window, what is charged to the next one, and of the one
+//     before what its weight comes to, rounded up.
+//   - So tokens may get below 0, and then the debt is paid at the new rate
+//     before anything passes. Nothing is clamped below, so that an edit forth
+//     and back gives nothing away. The fraction of a token is rescaled to the
+//     new period, rounded down. A window whose algorithm, period and zone stay
+//     is the same window, and goes on as it is.
+//   - A limit that is new starts fresh; one that is gone is forgotten.
 //   - The result is stored only if the operation changes the bucket: a peek, a
 //     denied take and a refund into a full bucket see the new numbers and leave
 //     the old ones.
 type bucket struct {
-	set  *set
-	last uint64
-	lim  [maxLimits]level // the first len(set.limits) count
+	set *set
+	at  moment           // in a record only its cluster time
+	lim [maxLimits]level // the first len(set.limits) count
 }
 
 // fresh makes b the bucket that nobody took from yet.
-func (b *bucket) fresh(s *set, now uint64) {
-	b.set, b.last = s, now
+func (b *bucket) fresh(s *set, at moment) {
+	b.set, b.at = s, at
 	for i := range s.limits {
-		b.lim[i] = s.limits[i].full()
+		b.lim[i] = s.limits[i].fresh(at)
 	}
 }
 
-// refill brings b to now, which is not before b.last.
-func (b *bucket) refill(now uint64) {
-	if dt := now - b.last; dt != 0 {
-		for i := range b.set.limits {
-			b.set.limits[i].refill(&b.lim[i], dt)
-		}
-		b.last = now
-	}
-}
-
-// full says whether b, at b.last, is what fresh would make.
-func (b *bucket) full() bool {
+// advance brings b to at, which is not before b.at.
+func (b *bucket) advance(at moment) {
 	for i := range b.set.limits {
-		if b.lim[i].tokens != b.set.limits[i].burst {
+		b.set.limits[i].advance(&b.lim[i], b.at.now, at)
+	}
+	b.at = at
+}
+
+// isFresh says whether b decides as what fresh would make.
+func (b *bucket) isFresh() bool {
+	for i := range b.set.limits {
+		if !b.set.limits[i].isFresh(b.lim[i]) {
 			return false
 		}
 	}
 	return true
 }
 
-// adopt applies the rule above to a bucket that is refilled up to now.
+// adopt applies the rule above to a bucket that is advanced to now.
 func (b *bucket) adopt(s *set) {
 	if b.set == s || b.set.revision > s.revision {
 		return
@@ -62,9 +66,9 @@ func (b *bucket) adopt(s *set) {
 	old, from := b.lim, b.set
 	for i := range s.limits {
 		if j := from.named(s.names[i]); j >= 0 {
-			b.lim[i] = from.limits[j].edit(old[j], &s.limits[i])
+			b.lim[i] = from.limits[j].edit(old[j], b.at, &s.limits[i])
 		} else {
-			b.lim[i] = s.limits[i].full()
+			b.lim[i] = s.limits[i].fresh(b.at)
 		}
 	}
 	b.set = s
@@ -73,25 +77,44 @@ func (b *bucket) adopt(s *set) {
 // passes says whether every limit has cost tokens.
 func (b *bucket) passes(cost int64) bool {
 	for i := range b.set.limits {
-		if b.lim[i].tokens < cost {
+		if b.set.limits[i].left(b.lim[i], b.at) < cost {
 			return false
 		}
 	}
 	return true
 }
 
-// charge takes cost from every limit.
-func (b *bucket) charge(cost int64) {
+// charge takes cost from every limit, for a caller who waits so long before he
+// acts. It returns false, and then b means nothing, if a limit can't lend so
+// much.
+func (b *bucket) charge(cost int64, wait uint64) bool {
+	ok := true
 	for i := range b.set.limits {
-		b.lim[i].tokens -= cost
+		ok = b.set.limits[i].charge(&b.lim[i], b.at, cost, wait) && ok
 	}
+	return ok
+}
+
+// borrow charges a take that may wait for at most most milliseconds, into debt
+// if it must. It returns how long the take has to wait, in nanoseconds; if it
+// is not ok, the take is denied, and b unchanged.
+func (b *bucket) borrow(cost, most int64) (wait uint64, ok bool) {
+	wait = b.wait(cost)
+	if wait > uint64(most)*1_000_000 {
+		return wait, false
+	}
+	before := b.lim
+	if ok = b.charge(cost, wait); !ok {
+		b.lim = before
+	}
+	return wait, ok
 }
 
 // wait returns the smallest wait, in nanoseconds, after which a take of cost
 // passes.
 func (b *bucket) wait(cost int64) (longest uint64) {
 	for i := range b.set.limits {
-		longest = max(longest, b.set.limits[i].wait(b.lim[i], cost))
+		longest = max(longest, b.set.limits[i].wait(b.lim[i], b.at, cost))
 	}
 	return longest
 }
@@ -111,22 +134,24 @@ func (b *bucket) refund(res *api.Result, cost int64) (changed bool) {
 
 // describe writes every limit's values into res, and which limit binds: the one
 // with the fewest tokens relative to its burst, the first of equals. next is
-// the cost whose wait counts as retry-after; 0 is none, for a take that passed.
+// the cost whose wait counts as retry-after; 0 is none, for a take that passed
+// or has its wait.
 // A peek and a refund tell when a take of 1 would pass.
 func (b *bucket) describe(res *api.Result, next int64) {
-	res.Binding = 0
 	res.Limits = res.Limits[:0]
+	var least int64 // left of the limit that binds
 	for i := range b.set.limits {
 		l := &b.set.limits[i]
 		v := b.lim[i]
+		left := l.left(v, b.at)
 		res.Limits = append(res.Limits, api.LimitValues{
-			Remaining:  max(0, v.tokens),
-			RetryAfter: micros(l.wait(v, next)),
-			ResetAfter: micros(l.wait(v, l.burst)),
+			Remaining:  max(0, left),
+			RetryAfter: micros(l.wait(v, b.at, next)),
+			ResetAfter: micros(l.untilFresh(v, b.at)),
 		})
-		// Tokens and bursts fit 32 bits, but for their sign: no product overflows.
-		if k := res.Binding; v.tokens*b.set.limits[k].burst < b.lim[k].tokens*l.burst {
-			res.Binding = i
+		// Tokens and bursts fit 33 bits, but for their sign: no product overflows.
+		if i == 0 || left*b.set.limits[res.Binding].burst < least*l.burst {
+			res.Binding, least = i, left
 		}
 	}
 }
@@ -137,7 +162,7 @@ func (b *bucket) deny(res *api.Result, cost int64) {
 	b.describe(res, cost)
 	var longest uint64
 	for i := range b.set.limits {
-		if w := b.set.limits[i].wait(b.lim[i], cost); w > longest {
+		if w := b.set.limits[i].wait(b.lim[i], b.at, cost); w > longest {
 			longest, res.Binding = w, i
 		}
 	}

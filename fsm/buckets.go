@@ -25,6 +25,7 @@ type Buckets struct {
 	stats stats // for other goroutines, without mu
 
 	// Of the entry being applied. Nothing here outlives it, but for capacity.
+	at        moment // of all its operations
 	entrySets []*set // its table
 	groupSets []*set // what its groups' policies mean, one after the other
 	groups    []group
@@ -46,6 +47,7 @@ type state struct {
 	last   uint64 // cluster time, nanoseconds
 	cursor uint64 // of the sweep: the next bucket hash to look at
 	owned  ownership
+	clock  clock
 
 	sets     sets
 	table    table
@@ -98,6 +100,7 @@ func (m *Buckets) apply(index uint64, entry []byte) (*Applied, error) {
 		return nil, err
 	}
 	m.index, m.last = index, max(m.last, stamp)
+	m.at = m.moment()
 	m.ops, m.made = 0, 0
 	a := &Applied{}
 	switch kind {
@@ -120,6 +123,12 @@ func (m *Buckets) apply(index uint64, entry []byte) (*Applied, error) {
 		}
 		m.expire(sweepTick)
 		m.sweep(sweepTick)
+	case kindClock:
+		measured, err := decodeClock(body)
+		if err != nil {
+			return nil, malformed(err)
+		}
+		m.clock.correct(measured, m.last, m.sets.calendar > 0)
 	default:
 		return nil, fmt.Errorf("fsm: unknown entry kind %d: it was written by a newer rlstore", kind)
 	}
@@ -128,6 +137,9 @@ func (m *Buckets) apply(index uint64, entry []byte) (*Applied, error) {
 	clear(m.staged[:])
 	return a, nil
 }
+
+// moment is when the last entry was applied.
+func (m *Buckets) moment() moment { return moment{m.last, m.clock.wall(m.last)} }
 
 func malformed(err error) error { return fmt.Errorf("fsm: the entry is malformed: %w", err) }
 
@@ -146,7 +158,7 @@ func (m *Buckets) applyGroups() ([][]byte, error) {
 		size += 64
 		perOp := 0
 		for _, s := range g.sets {
-			size += len(s.encoded)
+			size += len(s.told)
 			perOp = max(perOp, 3+12*len(s.limits))
 		}
 		size += g.n * perOp
@@ -295,15 +307,20 @@ func (m *Buckets) applyOp(st *staged, offset uint32) opError {
 	switch op.Kind {
 	case api.Take:
 		switch {
+		case b.set.off:
+			res.Status = api.StatusAllowed
+			b.describe(res, 0)
 		case op.Cost > b.set.minBurst:
 			return exceeds(op.Cost, b.set)
-		case b.passes(op.Cost):
+		case m.takes(op):
 			res.Status = api.StatusAllowed
-			b.charge(op.Cost)
 			b.describe(res, 0)
 			m.store(hash, where, op.Key, b)
 		default:
 			res.Status = api.StatusDenied
+			if b.set.shadow {
+				res.Status, res.Shadowed = api.StatusAllowed, true
+			}
 			b.deny(res, op.Cost)
 		}
 	case api.Peek:
@@ -328,6 +345,23 @@ func (m *Buckets) applyOp(st *staged, offset uint32) opError {
 	return opError{}
 }
 
+// takes charges a take to m.b, and leaves the wait in m.res. It is false, and
+// nothing changed, if the take is denied.
+func (m *Buckets) takes(op *api.Op) bool {
+	if m.b.passes(op.Cost) {
+		return m.b.charge(op.Cost, 0)
+	}
+	if op.MaxWait == 0 {
+		return false
+	}
+	wait, ok := m.b.borrow(op.Cost, op.MaxWait)
+	m.res.Wait = micros(wait)
+	if !ok {
+		m.res.Wait = 0
+	}
+	return ok
+}
+
 // hashes returns the hash of a key and its slot.
 func hashes(key string) (hash uint64, slot uint16) {
 	hash = api.Hash(key)
@@ -345,6 +379,7 @@ func (m *Buckets) refuse(op *api.Op, slot uint16) opError {
 	switch {
 	case len(op.Key) < 1 || len(op.Key) > api.MaxKey,
 		charges && (op.Cost < 1 || op.Cost > api.MaxCost),
+		op.MaxWait < 0 || op.MaxWait > api.MaxWait,
 		len(op.RequestID) > api.MaxRequestID:
 		p := api.AsProblem(op.Check())
 		return opError{p.Code, p.Detail}
@@ -366,17 +401,17 @@ func exceeds(cost int64, s *set) opError {
 func (m *Buckets) fetch(b *bucket, hash uint64, key string, s *set) at {
 	where := m.table.find(hash, s.policy, key, &m.sets)
 	if !where.found {
-		b.fresh(s, m.last)
+		b.fresh(s, m.at)
 		return where
 	}
 	st := &m.table.stripes[stripeOf(hash)]
 	if reason := b.load(st.record(where.loc), &m.sets, m.last); reason != ResetNone {
 		m.resets[reason]++
 		m.table.drop(hash, where.loc, &m.sets)
-		b.fresh(s, m.last)
+		b.fresh(s, m.at)
 		return at{}
 	}
-	b.refill(m.last)
+	b.advance(m.at)
 	b.adopt(s)
 	return where
 }
@@ -404,7 +439,7 @@ func (r *replySets) begin() {
 func (r *replySets) index(s *set) int {
 	if s.mark != r.serial {
 		s.mark, s.index = r.serial, len(r.encoded)
-		r.encoded = append(r.encoded, s.encoded)
+		r.encoded = append(r.encoded, s.told)
 	}
 	return s.index
 }
@@ -446,12 +481,12 @@ func (m *Buckets) peek(op *api.Op, ps *policy.Set, sets *[][]byte) api.Result {
 	where := m.table.find(hash, s.policy, op.Key, &m.sets)
 	st := &m.table.stripes[stripeOf(hash)]
 	if where.found && b.load(st.record(where.loc), &m.sets, m.last) == ResetNone {
-		b.refill(m.last)
+		b.advance(m.moment())
 		b.adopt(s)
 	} else {
-		b.fresh(s, m.last)
+		b.fresh(s, m.moment())
 	}
-	*sets = [][]byte{b.set.encoded}
+	*sets = [][]byte{b.set.told}
 	res := api.Result{Status: api.StatusState}
 	b.describe(&res, 1)
 	return res

@@ -24,11 +24,12 @@ const (
 //	u32      id of its set; in a snapshot, the set's number there
 //	u64      fingerprint
 //	u8       length of the request id, and its bytes
-//	u8       status
+//	u8       status; bit 6: it has a wait; bit 7: shadowed
 //	u8       which limit binds
 //	u8       number of limits
 //	u32 shard, u64 index, u32 offset, u64 time_ns    of the commit
 //	uvarint  tokens refunded
+//	uvarint  wait, in microseconds, if it has one
 //	         for each limit: uvarint remaining, retry-after, reset-after
 //
 // Denials are remembered as well. Errors are not: nothing was applied, and a
@@ -57,6 +58,9 @@ type remembered struct {
 const (
 	dedupChunk = 64 << 10
 	dedupHead  = 12 // bytes before the length of the id
+
+	rememberedWait   = 1 << 6
+	rememberedShadow = 1 << 7
 )
 
 // fingerprint tells an operation from another one under the same request id. A
@@ -102,12 +106,22 @@ func (d *dedup) add(id string, hash, print uint64, s *set, res *api.Result, c ap
 	r = binary.LittleEndian.AppendUint64(r, print)
 	r = append(r, byte(len(id)))
 	r = append(r, id...)
-	r = append(r, byte(res.Status), byte(res.Binding), byte(len(res.Limits)))
+	status := byte(res.Status)
+	if res.Wait != 0 {
+		status |= rememberedWait
+	}
+	if res.Shadowed {
+		status |= rememberedShadow
+	}
+	r = append(r, status, byte(res.Binding), byte(len(res.Limits)))
 	r = binary.LittleEndian.AppendUint32(r, c.Shard)
 	r = binary.LittleEndian.AppendUint64(r, c.Index)
 	r = binary.LittleEndian.AppendUint32(r, c.Offset)
 	r = binary.LittleEndian.AppendUint64(r, c.TimeNS)
 	r = binary.AppendUvarint(r, uint64(res.Refunded))
+	if res.Wait != 0 {
+		r = binary.AppendUvarint(r, res.Wait)
+	}
 	for _, v := range res.Limits {
 		r = binary.AppendUvarint(r, uint64(v.Remaining))
 		r = binary.AppendUvarint(r, v.RetryAfter)
@@ -207,20 +221,25 @@ func decodeRemembered(rec []byte, res *api.Result) int {
 	}
 	r = r[n:]
 	*res = api.Result{
-		Status: api.Status(r[0]), Binding: int(r[1]), Limits: res.Limits[:0],
-		Duplicate: true, OwnCommit: true,
+		Status: api.Status(r[0] &^ (rememberedWait | rememberedShadow)), Binding: int(r[1]), Limits: res.Limits[:0],
+		Duplicate: true, OwnCommit: true, Shadowed: r[0]&rememberedShadow != 0,
 		Commit: api.Commit{
 			Shard: binary.LittleEndian.Uint32(r[3:]), Index: binary.LittleEndian.Uint64(r[7:]),
 			Offset: binary.LittleEndian.Uint32(r[15:]), TimeNS: binary.LittleEndian.Uint64(r[19:]),
 		},
 	}
-	limits := int(r[2])
+	waits, limits := r[0]&rememberedWait != 0, int(r[2])
 	r = r[fixed:]
 	v, r, err := api.CutUvarint(r)
 	if err != nil {
 		return 0
 	}
 	res.Refunded = int64(v)
+	if waits {
+		if res.Wait, r, err = api.CutUvarint(r); err != nil || res.Wait == 0 {
+			return 0
+		}
+	}
 	for range limits {
 		var v [3]uint64
 		for i := range v {

@@ -35,10 +35,15 @@ import (
 // Ranges of other shards may be among them and do not count.
 //
 // Kind 3, tick: nothing but the header's stamp.
+//
+// Kind 4, clock: what the leader measured of the time of day.
+//
+//	i64      its wall clock less the header's stamp, nanoseconds
 const (
 	kindTakes = 1
 	kindOwn   = 2
 	kindTick  = 3
+	kindClock = 4
 )
 
 const (
@@ -145,6 +150,16 @@ func EncodeOwn(stamp, version uint64, ranges []api.SlotRange) []byte {
 // EncodeTick returns an entry that carries nothing but time.
 func EncodeTick(stamp uint64) []byte {
 	e := appendHeader(nil, kindTick)
+	sealHeader(e, stamp)
+	return e
+}
+
+// EncodeClock returns an entry that tells what the leader's wall clock showed
+// when it was stamped, in nanoseconds since 1970.
+func EncodeClock(stamp uint64, wall int64) []byte {
+	offset := min(max(wall, 0), maxWall) - int64(min(stamp, maxWall))
+	e := appendHeader(nil, kindClock)
+	e = binary.LittleEndian.AppendUint64(e, uint64(min(max(offset, -maxOffset), maxOffset)))
 	sealHeader(e, stamp)
 	return e
 }

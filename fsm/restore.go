@@ -126,6 +126,21 @@ func (l *loader) meta(b []byte) (err error) {
 			return err
 		}
 	}
+	if len(b) > 0 {
+		k := &st.clock
+		n := 0
+		if k.offset, n = binary.Varint(b); n <= 0 {
+			return errShort
+		}
+		var age uint64
+		if age, b, err = api.CutUvarint(b[n:]); err != nil {
+			return err
+		}
+		if age > st.last || k.offset < -maxOffset || k.offset > maxOffset {
+			return errShort
+		}
+		k.set, k.at = true, st.last-age
+	}
 	return end(b)
 }
 
@@ -161,7 +176,7 @@ func (l *loader) bucket(r []byte) ([]byte, error) {
 	}
 	key := r[:v[2]]
 	r = r[v[2]:]
-	b := bucket{set: l.sets[v[0]], last: l.state.last - v[1]}
+	b := bucket{set: l.sets[v[0]], at: moment{now: l.state.last - v[1]}}
 	for i := range b.set.limits {
 		tokens, n := binary.Varint(r)
 		if n <= 0 {

@@ -6,7 +6,6 @@ import (
 	"math/bits"
 
 	"github.com/rlstore/rlstore/api"
-	"github.com/rlstore/rlstore/policy"
 )
 
 // set is an interned set of limits.
@@ -23,9 +22,13 @@ type set struct {
 	names    []string
 	limits   []limit
 	encoded  []byte
+	told     []byte // encoded, without what a reply leaves out
 	minBurst int64  // the largest cost that can pass
 	hash     uint64 // of policy, for a bucket's hash
 	refusal  opError
+	shadow   bool // a take that is denied passes all the same
+	off      bool // a take passes, and nothing is charged
+	calendar bool // a limit goes by the time of day
 
 	refs int // buckets and remembered requests that refer to it
 
@@ -44,11 +47,23 @@ func newSet(encoded string) (*set, error) {
 	if len(rest) != 0 || !bytes.Equal(api.AppendSetInfo(nil, &info), own) {
 		return nil, fmt.Errorf("it is not in its one canonical form")
 	}
-	s := &set{policy: info.Policy, revision: info.Revision, encoded: own, refusal: refusal(&info)}
+	s := &set{
+		policy: info.Policy, revision: info.Revision, encoded: own, told: own, refusal: refusal(&info),
+		shadow: info.Enforcement == api.Shadow, off: info.Enforcement == api.Off,
+	}
+	z := newZone(info.Zone)
+	if z != nil {
+		info.Zone = nil
+		s.told = api.AppendSetInfo(nil, &info)
+	}
 	s.hash = bits.RotateLeft64(api.Hash(info.Policy), 31) * 0x9e3779b97f4a7c15
 	for i, l := range info.Limits {
 		s.names = append(s.names, l.Name)
-		s.limits = append(s.limits, limit{rate: uint64(l.Rate), per: uint64(l.Per), burst: l.Burst})
+		lim := limit{rate: uint64(l.Rate), per: uint64(l.Per), burst: l.Burst, algorithm: l.Algorithm}
+		if l.Algorithm == api.FixedWindow {
+			lim.zone, s.calendar = z, true
+		}
+		s.limits = append(s.limits, lim)
 		if i == 0 || l.Burst < s.minBurst {
 			s.minBurst = l.Burst
 		}
@@ -73,10 +88,12 @@ func broken(info *api.SetInfo) string {
 		return fmt.Sprintf("policy %q has %d limits, over %d", info.Policy, len(info.Limits), maxLimits)
 	}
 	for i, l := range info.Limits {
+		month := l.Algorithm == api.FixedWindow && l.Per == 0
 		switch {
-		case l.Algorithm != policy.TokenBucket:
+		case l.Algorithm > api.SlidingWindow:
 			return fmt.Sprintf("limit %q of policy %q has the unknown algorithm %d", l.Name, info.Policy, l.Algorithm)
-		case l.Rate < 1 || l.Rate > maxRate, l.Burst < 1 || l.Burst > maxBurst, l.Per < minPer || l.Per > maxPer:
+		case l.Rate < 1 || l.Rate > maxRate, l.Burst < 1 || l.Burst > maxBurst, (l.Per < minPer || l.Per > maxPer) && !month,
+			l.Algorithm != api.TokenBucket && l.Burst != l.Rate:
 			return fmt.Sprintf("limit %q of policy %q is out of bounds: rate %d per %d ns, burst %d",
 				l.Name, info.Policy, l.Rate, l.Per, l.Burst)
 		}
@@ -118,10 +135,11 @@ func mix(x uint64) uint64 {
 //
 // Between two entries it holds exactly the sets with refs > 0.
 type sets struct {
-	byID    []*set // nil where an id is free
-	byBytes map[string]*set
-	free    []uint32
-	idle    []*set // may have no reference any more; looked at when the entry ends
+	byID     []*set // nil where an id is free
+	byBytes  map[string]*set
+	calendar int // sets that go by the time of day
+	free     []uint32
+	idle     []*set // may have no reference any more; looked at when the entry ends
 }
 
 // intern returns the set of this encoding, making it if need be. A new one
@@ -142,6 +160,9 @@ func (t *sets) intern(encoded string) (*set, error) {
 		t.byID = append(t.byID, s)
 	}
 	t.byBytes[string(s.encoded)] = s
+	if s.calendar {
+		t.calendar++
+	}
 	t.idle = append(t.idle, s)
 	return s, nil
 }
@@ -165,6 +186,9 @@ func (t *sets) collect() {
 	for _, s := range t.idle {
 		if s.refs == 0 && t.byID[s.id] == s {
 			delete(t.byBytes, string(s.encoded))
+			if s.calendar {
+				t.calendar--
+			}
 			t.byID[s.id] = nil
 			t.free = append(t.free, s.id)
 		}

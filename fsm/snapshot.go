@@ -21,13 +21,15 @@ import (
 //	1 meta, once:
 //	    uvarint sweep cursor; uvarint slot map version;
 //	    uvarint number of owned ranges, each u16 first slot, u16 last slot;
-//	    uvarint number of sets, of buckets, of request ids, of sessions
+//	    uvarint number of sets, of buckets, of request ids, of sessions;
+//	    if the clock was ever set: varint offset of the time of day; uvarint age
+//	    of its last correction, the header's stamp less that one's
 //	2 set, one each, sorted by its bytes and numbered from 0:
 //	    the bytes of api.AppendSetInfo
 //	3 buckets, many in one, sorted by hash, then policy, then key; each:
 //	    uvarint number of the set; uvarint age, the header's stamp less the
 //	    bucket's; uvarint length, key; for each limit: varint tokens,
-//	    uvarint fraction
+//	    uvarint frac
 //	4 request ids, many in one, oldest first: as in dedup.go
 //	5 session, one each, least recently used first:
 //	    16 bytes id; uvarint stamp of the last use; uvarint acked;
@@ -73,7 +75,7 @@ func (m *Buckets) Capture() *Capture {
 	defer m.mu.Unlock()
 	c := &Capture{
 		m:        m,
-		st:       state{index: m.index, last: m.last, cursor: m.cursor, owned: m.owned},
+		st:       state{index: m.index, last: m.last, cursor: m.cursor, owned: m.owned, clock: m.clock},
 		broken:   m.broken,
 		sets:     slices.Clone(m.sets.byID),
 		pages:    m.table.pageList(),
@@ -170,6 +172,10 @@ func (c *Capture) records(emit func(typ uint8, payload []byte) error) error {
 	for _, n := range []int{len(sorted), c.buckets, c.dedupIDs, len(c.sessions)} {
 		meta = binary.AppendUvarint(meta, uint64(n))
 	}
+	if k := &c.st.clock; k.set {
+		meta = binary.AppendVarint(meta, k.offset)
+		meta = binary.AppendUvarint(meta, c.st.last-k.at)
+	}
 	if err := emit(recMeta, meta); err != nil {
 		return err
 	}
@@ -231,7 +237,7 @@ func (c *Capture) bucketRecords(number []uint32, f *filler) error {
 		for _, it := range items {
 			b.load(it.rec, &view, c.st.last)
 			f.buf = binary.AppendUvarint(f.buf, uint64(number[it.set.id]))
-			f.buf = binary.AppendUvarint(f.buf, c.st.last-b.last)
+			f.buf = binary.AppendUvarint(f.buf, c.st.last-b.at.now)
 			f.buf = api.AppendBytes(f.buf, recordKey(it.rec))
 			for i := range it.set.limits {
 				f.buf = binary.AppendVarint(f.buf, b.lim[i].tokens)

@@ -31,6 +31,7 @@ type Stats struct {
 	DedupIDs  int // request ids remembered
 	Sessions  int
 	SlotsFrom uint64 // version of the slot map that ownership is from; 0 before any
+	Calendar  int    // of Sets, those with windows of the calendar: see EncodeClock
 
 	// Since this process started or restored; not part of the state.
 	Dropped uint64               // full buckets
@@ -39,7 +40,7 @@ type Stats struct {
 
 // stats is Stats for other goroutines to read: written when an entry ends.
 type stats struct {
-	index, stamp, buckets, bytes, sets, dedup, sessions, slots, dropped atomic.Uint64
+	index, stamp, buckets, bytes, sets, dedup, sessions, slots, calendar, dropped atomic.Uint64
 
 	resets [ResetReasons]atomic.Uint64
 }
@@ -53,6 +54,7 @@ func (m *Buckets) publish() {
 	m.stats.dedup.Store(uint64(m.dedup.n))
 	m.stats.sessions.Store(uint64(len(m.sessions.byID)))
 	m.stats.slots.Store(m.owned.version)
+	m.stats.calendar.Store(uint64(m.sets.calendar))
 	m.stats.dropped.Store(m.dropped)
 	for i := range m.resets {
 		m.stats.resets[i].Store(m.resets[i])
@@ -67,7 +69,8 @@ func (m *Buckets) Stats() Stats {
 		Buckets: int(m.stats.buckets.Load()), Bytes: int(m.stats.bytes.Load()),
 		Sets: int(m.stats.sets.Load()), DedupIDs: int(m.stats.dedup.Load()),
 		Sessions: int(m.stats.sessions.Load()), SlotsFrom: m.stats.slots.Load(),
-		Dropped: m.stats.dropped.Load(),
+		Calendar: int(m.stats.calendar.Load()),
+		Dropped:  m.stats.dropped.Load(),
 	}
 	for i := range s.Resets {
 		s.Resets[i] = m.stats.resets[i].Load()

@@ -64,7 +64,7 @@ func (m *Buckets) sweepStripe(stripe uint8, lo, span uint64, budget int) (looked
 		b := &m.b
 		reason := b.load(s.record(slotValue(e)), &m.sets, m.last)
 		if reason == ResetNone {
-			if b.refill(m.last); !b.full() {
+			if b.advance(m.at); !b.isFresh() {
 				continue
 			}
 			m.dropped++

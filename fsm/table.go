@@ -18,7 +18,8 @@ import (
 //	12  u16  length of the key
 //	14  u8   number of limits; 0x80 is set in a dead record
 //	15       key
-//	         for each limit: i32 tokens, u64 fraction
+//	         for each limit: i32 tokens, u64 frac, which mean what its
+//	         algorithm says
 //
 // Little-endian. A bucket of one limit thus takes 27 bytes and its key, plus 10
 // to 20 in the index and at most a quarter of garbage.
@@ -159,8 +160,8 @@ func (b *bucket) load(r []byte, sets *sets, now uint64) ResetReason {
 	if s == nil || s.refusal.code != "" || len(s.limits) != int(r[14]) {
 		return ResetBadSet
 	}
-	b.set, b.last = s, binary.LittleEndian.Uint64(r[4:])
-	if b.last > now {
+	b.set, b.at.now = s, binary.LittleEndian.Uint64(r[4:])
+	if b.at.now > now {
 		return ResetFutureStamp
 	}
 	levels := recordHead + int(binary.LittleEndian.Uint16(r[12:]))
@@ -182,7 +183,7 @@ func (b *bucket) load(r []byte, sets *sets, now uint64) ResetReason {
 // pack writes all of b but its key into its record.
 func (b *bucket) pack(r []byte, key int) {
 	binary.LittleEndian.PutUint32(r, b.set.id)
-	binary.LittleEndian.PutUint64(r[4:], b.last)
+	binary.LittleEndian.PutUint64(r[4:], b.at.now)
 	binary.LittleEndian.PutUint16(r[12:], uint16(key))
 	r[14] = uint8(len(b.set.limits))
 	r = r[recordHead+key:]

@@ -1,48 +1,21 @@
 package fsm
 
-import (
-	"math"
-	"math/bits"
-)
+import "math/bits"
 
 // The token bucket, in integers.
 //
-// A level is a number of whole tokens and a fraction in units of 1/per token.
+// A level is a number of whole tokens and a fraction, frac, in units of 1/per
+// token. Tokens below 0 are a debt, made by an edit of the policy or by a take
+// that waits; frac < per; frac == 0 when tokens == burst.
+//
 // In dt nanoseconds rate*dt such units flow in, per of them are a token, and
 // none is ever rounded away: over any interval a saturated bucket admits
 // exactly burst + floor(rate*elapsed/per). Products have 128 bits.
 
-// Bounds of a limit. A set outside of them decides nothing; see [set].
-const (
-	maxLimits = 16
-	maxRate   = math.MaxInt32
-	maxBurst  = math.MaxInt32
-	minPer    = 1_000_000                       // 1 ms, in nanoseconds
-	maxPer    = 366 * 24 * 3600 * 1_000_000_000 // 366 days, in nanoseconds
-)
-
-// limit is the numbers of one limit: rate tokens flow in each per nanoseconds
-// until there are burst.
-type limit struct {
-	rate, per uint64
-	burst     int64
-}
-
-// level is the state of one limit at some stamp.
-//
-// Invariants: burst-maxBurst <= tokens <= burst, where tokens below 0 are a
-// debt that only an edit of the policy makes; frac < per; frac == 0 when
-// tokens == burst.
-type level struct {
-	tokens int64
-	frac   uint64 // in 1/per tokens
-}
-
 // full is the level of a fresh bucket.
 func (l *limit) full() level { return level{tokens: l.burst} }
 
-// check says which invariant of a level is broken.
-func (l *limit) check(v level) ResetReason {
+func (l *limit) checkBucket(v level) ResetReason {
 	switch {
 	case v.tokens > l.burst || v.tokens < l.burst-maxBurst:
 		return ResetBadTokens
@@ -73,10 +46,9 @@ func (l *limit) refill(v *level, dt uint64) {
 	v.frac = frac
 }
 
-// wait returns the smallest number of nanoseconds after which there are want
-// tokens, want being at most the burst. A wait over 2^64-1 ns, 584 years,
-// counts as that.
-func (l *limit) wait(v level, want int64) uint64 {
+// untilTokens returns the smallest number of nanoseconds after which there are
+// want tokens, want being at most the burst.
+func (l *limit) untilTokens(v level, want int64) uint64 {
 	if v.tokens >= want {
 		return 0
 	}
@@ -86,14 +58,14 @@ func (l *limit) wait(v level, want int64) uint64 {
 	lo, carry := bits.Add64(lo, l.rate-1, 0) // round up
 	hi += carry
 	if hi >= l.rate {
-		return math.MaxUint64
+		return never
 	}
 	ns, _ := bits.Div64(hi, lo, l.rate)
 	return ns
 }
 
-// refund adds tokens up to the burst and returns how many went in.
-func (l *limit) refund(v *level, tokens int64) int64 {
+// refundBucket adds tokens up to the burst and returns how many went in.
+func (l *limit) refundBucket(v *level, tokens int64) int64 {
 	if room := l.burst - v.tokens; tokens >= room {
 		*v = l.full()
 		return room
@@ -102,9 +74,9 @@ func (l *limit) refund(v *level, tokens int64) int64 {
 	return tokens
 }
 
-// edit carries the level over to the numbers of to: what was consumed stays
-// consumed, and the fraction is rounded down to to's units.
-func (l *limit) edit(v level, to *limit) level {
+// editBucket carries the level over to the numbers of to: the fraction is
+// rounded down to to's units.
+func (l *limit) editBucket(v level, to *limit) level {
 	consumed := l.burst - v.tokens
 	if consumed <= 0 {
 		return to.full()
