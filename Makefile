@@ -58,6 +58,10 @@ faults: ## real processes under every kind of fault: FAULTS_RUNS, FAULTS_LENGTH,
 bench: ## benchmarks; BENCH=regexp picks some
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...
 
+.PHONY: compare
+compare: ## rlstore beside Redis, etcd and the bare parts, in one table; COMPARE="-rounds 3"
+	bench/compare/compare.sh $(COMPARE)
+
 .PHONY: fuzz
 fuzz: ## every fuzz test for FUZZTIME, 10s unless set; 1000000x is a number of executions
 	@failed=0; log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
