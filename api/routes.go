@@ -21,6 +21,7 @@ const (
 const (
 	HeaderRequestID = "X-Request-Id"
 	HeaderForward   = "X-Rlstore-Forward" // "never": answer not-leader instead of forwarding
+	HeaderAuthor    = "X-Rlstore-Author"  // who edits, for a policy's history; as the caller tells it
 	// HeaderSlotMap carries, on every binary answer, the slot map's version,
 	// so that a client learns of a newer map without asking.
 	HeaderSlotMap = "X-Rlstore-Slot-Map"
@@ -39,10 +40,18 @@ var Routes = []Route{
 	{"reset", "POST", "/v1/reset", "forget a bucket"},
 	{"policy-list", "GET", "/v1/policies", "every policy"},
 	{"policy-post", "POST", "/v1/policies", "create or replace a policy, under the name in its document"},
+	// Before those of policies: behind a namespace these words are no policy's name.
+	{"override-list", "GET", "/v1/policies/" + PolicyName + "/overrides", "the keys of a policy that have limits of their own"},
+	{"override-put", "PUT", "/v1/policies/" + PolicyName + "/overrides", "add or replace one override"},
+	{"override-delete", "DELETE", "/v1/policies/" + PolicyName + "/overrides", "remove one override"},
+	{"policy-revisions", "GET", "/v1/policies/" + PolicyName + "/revisions", "the last changes of a policy"},
+	{"policy-revert", "POST", "/v1/policies/" + PolicyName + "/revert", "bring an earlier document back"},
 	{"policy-get", "GET", "/v1/policies/" + PolicyName, "one policy"},
 	{"policy-put", "PUT", "/v1/policies/" + PolicyName, "create or replace a policy"},
 	{"policy-delete", "DELETE", "/v1/policies/" + PolicyName, "delete a policy"},
 	{"cluster", "GET", "/v1/cluster", "nodes, shards, leaders, slot map"},
+	{"enforcement-get", "GET", "/v1/cluster/enforcement", "the switch of the whole cluster"},
+	{"enforcement-put", "PUT", "/v1/cluster/enforcement", "make every policy milder, or end that"},
 	{"member-add", "POST", "/v1/cluster/members", "add a node that runs"},
 	{"member-remove", "DELETE", "/v1/cluster/members/{id}", "remove a node for good"},
 	{"leader-transfer", "POST", "/v1/cluster/shards/{id}/transfer", "move a leader"},

@@ -200,6 +200,8 @@ type Cluster struct {
 	Nodes     []ClusterNode `json:"nodes"`
 	Shards    []ShardStatus `json:"shards"` // the catalog, shard 0, first
 	SlotMap   SlotMap       `json:"slot_map"`
+
+	Enforcement string `json:"enforcement"` // the switch of the whole cluster
 }
 
 // ClusterNode is one member, as the answering node sees it.

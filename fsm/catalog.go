@@ -20,7 +20,7 @@ const MaxPolicies = 10_000
 // removed first is forgotten first.
 const maxRemoved = 1_000
 
-// Catalog is the machine of group 0: the policies and the slot map. It is as
+// Catalog is the machine of group 0: policies with their overrides, and the slot map. It is as
 // pure as [Buckets], under the same rules for the caller: entries come from
 // [EncodeCatalog], each goes to Apply once and in order, from one goroutine,
 // and an error halts the replica. View and Last may be called from any
@@ -48,13 +48,10 @@ type CatalogView struct {
 	SlotMap   api.SlotMap // Version is 0 before there is one
 	Removed   []string    // ids of nodes that were removed, in that order
 
-	routes *[api.Slots]uint32 // SlotMap's table; nil before there is one
-}
+	Enforcement api.Enforcement // of the whole cluster
 
-// CatalogPolicy is a policy as a document and as what it resolves to.
-type CatalogPolicy struct {
-	Doc api.Policy // normalized, with its revision
-	Set *policy.Set
+	routes    *[api.Slots]uint32 // SlotMap's table; nil before there is one
+	overrides int                // of all policies
 }
 
 // Policy returns the resolved limits of the policy of this name.
@@ -92,7 +89,7 @@ func (v *CatalogView) List() []api.Policy {
 // NewCatalog returns the machine of a new catalog, which holds nothing.
 func NewCatalog() *Catalog {
 	c := &Catalog{}
-	c.view.Store(&CatalogView{Policies: map[string]*CatalogPolicy{}})
+	c.view.Store(&CatalogView{Policies: map[string]*CatalogPolicy{}, Enforcement: api.Enforcement{Enforcement: api.EnforcementEnforce}})
 	return c
 }
 
@@ -111,9 +108,13 @@ func (c *Catalog) Last() (stamp, index uint64) {
 type CatalogResult struct {
 	Revision  uint64       `json:"revision"`            // of the catalog, after the command
 	Policy    *api.Policy  `json:"policy,omitempty"`    // as stored, of a put that succeeded
-	Created   bool         `json:"created,omitempty"`   // the put policy is new
+	Created   bool         `json:"created,omitempty"`   // the put policy or override is new
 	Unchanged bool         `json:"unchanged,omitempty"` // all was as the command wants it already
 	Err       *api.Problem `json:"err,omitempty"`       // why it was refused; nothing changed then
+
+	// Of a command about overrides that succeeded.
+	Override       *api.Override `json:"override,omitempty"`        // as stored, of a put
+	PolicyRevision uint64        `json:"policy_revision,omitempty"` // that of the policy now
 }
 
 // Apply applies one committed entry. index is its place in the log and grows
@@ -142,6 +143,7 @@ func (c *Catalog) apply(index uint64, entry []byte) (*CatalogResult, error) {
 	if err != nil {
 		return nil, err
 	}
+	now := max(c.last, stamp)
 	next := *c.view.Load() // the maps are copied where they change
 	next.Revision++
 	next.Index = index
@@ -150,7 +152,15 @@ func (c *Catalog) apply(index uint64, entry []byte) (*CatalogResult, error) {
 	case cmd.Init != nil:
 		res, err = next.init(cmd.Init)
 	case cmd.PutPolicy != nil:
-		res, err = next.put(cmd.PutPolicy)
+		res, err = next.put(cmd.PutPolicy, now)
+	case cmd.PutOverride != nil:
+		res, err = next.putOverride(cmd.PutOverride, now)
+	case cmd.DeleteOverride != nil:
+		res = next.deleteOverride(cmd.DeleteOverride, now)
+	case cmd.ExpireOverrides != nil:
+		res = next.expireOverrides(now)
+	case cmd.SetEnforcement != nil:
+		res, err = next.setEnforcement(cmd.SetEnforcement)
 	case cmd.RemoveMember != nil:
 		res, err = next.remove(cmd.RemoveMember.ID)
 	default:
@@ -163,7 +173,7 @@ func (c *Catalog) apply(index uint64, entry []byte) (*CatalogResult, error) {
 		c.view.Store(&next)
 	}
 	res.Revision = c.view.Load().Revision
-	c.last, c.index = max(c.last, stamp), index
+	c.last, c.index = now, index
 	return res, nil
 }
 
@@ -191,7 +201,7 @@ func checkInit(cmd *CatalogInit) (*[api.Slots]uint32, error) {
 	return cmd.SlotMap.Table()
 }
 
-func (v *CatalogView) put(cmd *PutPolicy) (*CatalogResult, error) {
+func (v *CatalogView) put(cmd *PutPolicy, now uint64) (*CatalogResult, error) {
 	doc := cmd.Policy
 	if err := policy.Supported(&doc); err != nil {
 		return nil, fmt.Errorf("fsm: %w: it was written by a newer rlstore", err)
@@ -200,16 +210,23 @@ func (v *CatalogView) put(cmd *PutPolicy) (*CatalogResult, error) {
 	if p := conflict(doc.Name, old, cmd.IfMatch, cmd.AnyMatch, cmd.NoneMatch); p != nil {
 		return &CatalogResult{Err: p}, nil
 	}
+	change := api.PolicyCreated
 	if old != nil {
 		if doc.Revision = old.Doc.Revision; equalPolicies(&doc, &old.Doc) {
 			return &CatalogResult{Policy: &old.Doc, Unchanged: true}, nil
 		}
+		change = api.PolicyEdited
 	} else if len(v.Policies) >= MaxPolicies {
 		return &CatalogResult{Err: api.NewProblem(api.InvalidRequest, "the catalog holds %d policies, and that is the most; delete one first", MaxPolicies)}, nil
 	}
+	if cmd.RevertedTo != 0 {
+		change = api.PolicyReverted
+	}
 	doc.Revision = v.Revision
-	v.Policies = maps.Clone(v.Policies)
-	v.Policies[doc.Name] = &CatalogPolicy{Doc: doc, Set: policy.Resolve(&doc)}
+	v.store(doc, old.exceptions(), old.past().with(&api.PolicyRevision{
+		Revision: v.Revision, Change: change, TimeNS: now, At: cmd.At, Author: cmd.Author, Reason: cmd.Reason,
+		Document: &doc, RevertedTo: cmd.RevertedTo,
+	}))
 	return &CatalogResult{Policy: &doc, Created: old == nil}, nil
 }
 
@@ -219,11 +236,16 @@ func (v *CatalogView) delete(cmd *DeletePolicy) *CatalogResult {
 		return &CatalogResult{Err: p}
 	}
 	if old == nil {
-		return &CatalogResult{Err: api.NewProblem(api.UnknownPolicy, "there is no policy %s", cmd.Name)}
+		return unknownPolicy(cmd.Name)
 	}
 	v.Policies = maps.Clone(v.Policies)
+	v.overrides -= old.exceptions().n
 	delete(v.Policies, cmd.Name)
 	return &CatalogResult{}
+}
+
+func unknownPolicy(name string) *CatalogResult {
+	return &CatalogResult{Err: api.NewProblem(api.UnknownPolicy, "there is no policy %s", name)}
 }
 
 func (v *CatalogView) remove(id string) (*CatalogResult, error) {

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"slices"
+	"strings"
 
 	"github.com/rlstore/rlstore/api"
 	"github.com/rlstore/rlstore/policy"
@@ -20,6 +22,11 @@ const (
 	kindPutPolicy    = 65 // PutPolicy
 	kindDeletePolicy = 66 // DeletePolicy
 	kindRemoveMember = 67 // RemoveMember
+
+	kindPutOverride     = 68 // PutOverride
+	kindDeleteOverride  = 69 // DeleteOverride
+	kindExpireOverrides = 70 // ExpireOverrides
+	kindSetEnforcement  = 71 // SetEnforcement
 )
 
 // CatalogCommand is a change of the catalog: exactly one of its fields is set.
@@ -28,6 +35,11 @@ type CatalogCommand struct {
 	PutPolicy    *PutPolicy    `json:"put_policy,omitempty"`
 	DeletePolicy *DeletePolicy `json:"delete_policy,omitempty"`
 	RemoveMember *RemoveMember `json:"remove_member,omitempty"`
+
+	PutOverride     *PutOverride     `json:"put_override,omitempty"`
+	DeleteOverride  *DeleteOverride  `json:"delete_override,omitempty"`
+	ExpireOverrides *ExpireOverrides `json:"expire_overrides,omitempty"`
+	SetEnforcement  *SetEnforcement  `json:"set_enforcement,omitempty"`
 }
 
 // CatalogInit is the first command of a cluster. It has an effect only while
@@ -43,6 +55,9 @@ type PutPolicy struct {
 	IfMatch   *uint64    `json:"if_match,omitempty"`   // only if the policy exists at this revision
 	AnyMatch  bool       `json:"any_match,omitempty"`  // only if the policy exists
 	NoneMatch bool       `json:"none_match,omitempty"` // only if the policy does not exist
+
+	Note
+	RevertedTo uint64 `json:"reverted_to,omitempty"` // the policy is the document of this revision; 0 is none
 }
 
 // DeletePolicy deletes a policy.
@@ -58,40 +73,56 @@ type RemoveMember struct {
 	ID string `json:"id"`
 }
 
+// PutOverride adds an override to a policy, or replaces the one of the same key.
+type PutOverride struct {
+	Policy   string       `json:"policy"`
+	Override api.Override `json:"override"`            // normalized, with nothing of what the server sets
+	IfMatch  *uint64      `json:"if_match,omitempty"`  // only if the policy exists at this revision
+	AnyMatch bool         `json:"any_match,omitempty"` // only if the policy exists
+	Note                  // its reason is that of the override
+}
+
+// DeleteOverride removes an override from a policy.
+type DeleteOverride struct {
+	Policy   string  `json:"policy"`
+	Key      string  `json:"key"`
+	IfMatch  *uint64 `json:"if_match,omitempty"`  // only if the policy exists at this revision
+	AnyMatch bool    `json:"any_match,omitempty"` // only if the policy exists
+	Note
+}
+
+// ExpireOverrides removes every override whose time is over by the entry's stamp.
+type ExpireOverrides struct{}
+
+// SetEnforcement sets the switch of the whole cluster.
+type SetEnforcement struct {
+	Enforcement string `json:"enforcement"`
+	Note
+}
+
+// Enforcements are the values of the cluster's switch.
+var Enforcements = []string{api.EnforcementEnforce, api.EnforcementShadow, api.EnforcementOff}
+
+func errEnforcement(value string) error {
+	return api.NewProblem(api.InvalidRequest, "enforcement: %.40q is not one of %s", value, strings.Join(Enforcements, ", "))
+}
+
 // EncodeCatalog returns the entry of a command, stamped with cluster time in
 // nanoseconds. It refuses, with an error, what would halt the machine.
 func EncodeCatalog(stamp uint64, cmd CatalogCommand) ([]byte, error) {
-	var kind uint8
-	var body any
 	n := 0
-	if c := cmd.Init; c != nil {
-		if _, err := checkInit(c); err != nil {
-			return nil, err
+	v := reflect.ValueOf(cmd)
+	for i := range v.NumField() {
+		if !v.Field(i).IsNil() {
+			n++
 		}
-		kind, body, n = kindCatalogInit, c, n+1
-	}
-	if c := cmd.PutPolicy; c != nil {
-		put := *c
-		put.Policy.Revision = 0
-		if err := checkNormalized(&put.Policy); err != nil {
-			return nil, err
-		}
-		kind, body, n = kindPutPolicy, &put, n+1
-	}
-	if c := cmd.DeletePolicy; c != nil {
-		if err := policy.CheckName(c.Name); err != nil {
-			return nil, err
-		}
-		kind, body, n = kindDeletePolicy, c, n+1
-	}
-	if c := cmd.RemoveMember; c != nil {
-		if err := api.CheckNodeID(c.ID); err != nil {
-			return nil, err
-		}
-		kind, body, n = kindRemoveMember, c, n+1
 	}
 	if n != 1 {
 		return nil, fmt.Errorf("fsm: a catalog command needs exactly one of its fields; it has %d", n)
+	}
+	kind, body, err := cmd.checked()
+	if err != nil {
+		return nil, err
 	}
 	b, err := json.Marshal(body)
 	if err != nil {
@@ -100,6 +131,55 @@ func EncodeCatalog(stamp uint64, cmd CatalogCommand) ([]byte, error) {
 	e := append(appendHeader(make([]byte, 0, entryHeaderSize+len(b)), kind), b...)
 	sealHeader(e, stamp)
 	return e, nil
+}
+
+// checked returns the kind and the body of the command, or why it would halt the
+// machine.
+func (cmd *CatalogCommand) checked() (kind uint8, body any, err error) {
+	switch {
+	case cmd.Init != nil:
+		_, err = checkInit(cmd.Init)
+		return kindCatalogInit, cmd.Init, err
+	case cmd.PutPolicy != nil:
+		put := *cmd.PutPolicy
+		put.Policy.Revision = 0
+		return kindPutPolicy, &put, errors.Join(checkNormalized(&put.Policy), put.check())
+	case cmd.DeletePolicy != nil:
+		return kindDeletePolicy, cmd.DeletePolicy, policy.CheckName(cmd.DeletePolicy.Name)
+	case cmd.RemoveMember != nil:
+		return kindRemoveMember, cmd.RemoveMember, api.CheckNodeID(cmd.RemoveMember.ID)
+	case cmd.PutOverride != nil:
+		c := cmd.PutOverride
+		return kindPutOverride, c, errors.Join(policy.CheckName(c.Policy), checkOverride(&c.Override), c.check())
+	case cmd.DeleteOverride != nil:
+		c := cmd.DeleteOverride
+		return kindDeleteOverride, c, errors.Join(policy.CheckName(c.Policy), api.CheckKey(c.Key), c.check())
+	case cmd.ExpireOverrides != nil:
+		return kindExpireOverrides, cmd.ExpireOverrides, nil
+	default:
+		c := cmd.SetEnforcement
+		if !slices.Contains(Enforcements, c.Enforcement) {
+			return 0, nil, errEnforcement(c.Enforcement)
+		}
+		return kindSetEnforcement, c, c.check()
+	}
+}
+
+// checkOverride refuses an override that [policy.ParseOverride] would not have
+// returned.
+func checkOverride(o *api.Override) error {
+	b, err := json.Marshal(o)
+	if err != nil {
+		return err
+	}
+	parsed, errs := policy.ParseOverride(b)
+	if len(errs) > 0 {
+		return policy.Problem(errs)
+	}
+	if !reflect.DeepEqual(parsed, *o) {
+		return api.NewProblem(api.InvalidPolicy, "the override of %.140q has not been normalized", o.Key)
+	}
+	return nil
 }
 
 // checkNormalized refuses a policy that [policy.Parse] would not have returned.
@@ -139,6 +219,18 @@ func decodeCatalog(entry []byte) (stamp uint64, cmd CatalogCommand, err error) {
 	case kindRemoveMember:
 		cmd.RemoveMember = new(RemoveMember)
 		into = cmd.RemoveMember
+	case kindPutOverride:
+		cmd.PutOverride = new(PutOverride)
+		into = cmd.PutOverride
+	case kindDeleteOverride:
+		cmd.DeleteOverride = new(DeleteOverride)
+		into = cmd.DeleteOverride
+	case kindExpireOverrides:
+		cmd.ExpireOverrides = new(ExpireOverrides)
+		into = cmd.ExpireOverrides
+	case kindSetEnforcement:
+		cmd.SetEnforcement = new(SetEnforcement)
+		into = cmd.SetEnforcement
 	default:
 		return 0, cmd, fmt.Errorf("fsm: unknown catalog entry kind %d: it was written by a newer rlstore", kind)
 	}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 
 	"github.com/rlstore/rlstore/api"
 	"github.com/rlstore/rlstore/policy"
@@ -14,13 +16,20 @@ import (
 // A snapshot of the catalog, content version 1, in package snapshot's format,
 // for shard 0. The header's index is that of the last entry applied. The first
 // record, of type 1, is a catalogHead as JSON; then each policy is a record of
-// type 2, an api.Policy as JSON, in the order of names. Equal catalogs write
-// equal bytes.
+// type 2, an api.Policy as JSON, in the order of names. Behind each come its
+// history, records of type 3, each an api.PolicyRevision as JSON, first the
+// documents and then the changes of overrides, oldest first; and its overrides,
+// records of type 4, each a storedOverride as JSON, in the order of their keys. A
+// policy without a history was written before there was one. Equal catalogs
+// write equal bytes.
 const (
 	catalogVersion = 1
 
 	catalogHeadRecord   = 1
 	catalogPolicyRecord = 2
+
+	catalogRevisionRecord = 3
+	catalogOverrideRecord = 4
 )
 
 type catalogHead struct {
@@ -29,6 +38,14 @@ type catalogHead struct {
 	Index     uint64      `json:"index"` // of the last change
 	SlotMap   api.SlotMap `json:"slot_map"`
 	Removed   []string    `json:"removed,omitempty"` // oldest first
+
+	Enforcement *api.Enforcement `json:"enforcement,omitempty"` // nil is to enforce, and was never changed
+}
+
+// storedOverride is an override with the cluster time at which it expires.
+type storedOverride struct {
+	api.Override
+	Expires uint64 `json:"expires_ns,omitempty"` // 0 is never
 }
 
 // CatalogCapture is the catalog as of one entry. Apply goes on meanwhile.
@@ -62,9 +79,20 @@ func (c *CatalogCapture) WriteTo(out io.Writer) (int64, error) {
 		_ = w.Record(typ, b) // its error sticks; Close returns it
 	}
 	v := c.view
-	record(catalogHeadRecord, catalogHead{v.ClusterID, v.Revision, v.Index, v.SlotMap, v.Removed})
-	for _, p := range v.List() {
-		record(catalogPolicyRecord, p)
+	head := catalogHead{ClusterID: v.ClusterID, Revision: v.Revision, Index: v.Index, SlotMap: v.SlotMap, Removed: v.Removed}
+	if v.Enforcement.Revision != 0 {
+		head.Enforcement = &v.Enforcement
+	}
+	record(catalogHeadRecord, head)
+	for _, name := range slices.Sorted(maps.Keys(v.Policies)) {
+		p := v.Policies[name]
+		record(catalogPolicyRecord, p.Doc)
+		for _, r := range slices.Concat(p.history.documents, p.history.overrides) {
+			record(catalogRevisionRecord, r)
+		}
+		for _, o := range p.exceptions().list() {
+			record(catalogOverrideRecord, storedOverride{o.doc, o.expires})
+		}
 	}
 	if err != nil {
 		return w.Size(), err
@@ -99,11 +127,12 @@ func readCatalog(r io.Reader) (h snapshot.Header, v *CatalogView, err error) {
 	if err := h.Check(snapshot.Header{Kind: snapshot.KindCatalog, Version: catalogVersion}); err != nil {
 		return h, nil, err
 	}
-	last := "" // name of the policy before
+	var p restoredPolicy // the one whose records are being read
 	for {
 		typ, payload, err := in.Next()
 		switch {
 		case err == io.EOF && v != nil:
+			v.add(&p)
 			return h, v, nil
 		case err == io.EOF:
 			return h, nil, errors.New("fsm: the catalog's snapshot is empty")
@@ -112,7 +141,12 @@ func readCatalog(r io.Reader) (h snapshot.Header, v *CatalogView, err error) {
 		case typ == catalogHeadRecord && v == nil:
 			v, err = readCatalogHead(payload, h.Index)
 		case typ == catalogPolicyRecord && v != nil:
-			last, err = v.readPolicy(payload, last)
+			v.add(&p)
+			p, err = v.readPolicy(payload, p.doc.Name)
+		case typ == catalogRevisionRecord && p.doc.Name != "":
+			err = p.readRevision(payload)
+		case typ == catalogOverrideRecord && p.doc.Name != "":
+			err = p.readOverride(payload)
 		default:
 			err = fmt.Errorf("a record of type %d is out of place", typ)
 		}
@@ -133,6 +167,13 @@ func readCatalogHead(payload []byte, index uint64) (*CatalogView, error) {
 	v := &CatalogView{
 		ClusterID: head.ClusterID, Revision: head.Revision, Index: head.Index,
 		SlotMap: head.SlotMap, Policies: map[string]*CatalogPolicy{},
+		Enforcement: api.Enforcement{Enforcement: api.EnforcementEnforce},
+	}
+	if e := head.Enforcement; e != nil {
+		if !slices.Contains(Enforcements, e.Enforcement) || e.Revision == 0 || e.Revision > head.Revision {
+			return nil, fmt.Errorf("the enforcement %q at revision %d does not belong to revision %d", e.Enforcement, e.Revision, head.Revision)
+		}
+		v.Enforcement = *e
 	}
 	for _, id := range head.Removed {
 		if res, err := v.remove(id); err != nil || res.Unchanged || len(head.Removed) > maxRemoved {
@@ -148,18 +189,72 @@ func readCatalogHead(payload []byte, index uint64) (*CatalogView, error) {
 	return v, nil
 }
 
-// readPolicy adds a policy, whose name must come after that of the one before.
-func (v *CatalogView) readPolicy(payload []byte, before string) (name string, err error) {
-	var doc api.Policy
-	if err := strictJSON(payload, &doc); err != nil {
-		return "", err
+// restoredPolicy is a policy whose records are being read.
+type restoredPolicy struct {
+	doc       api.Policy
+	history   history
+	overrides []*override
+}
+
+// readPolicy begins a policy, whose name must come after that of the one before.
+func (v *CatalogView) readPolicy(payload []byte, before string) (p restoredPolicy, err error) {
+	if err := strictJSON(payload, &p.doc); err != nil {
+		return p, err
 	}
-	if err := policy.Supported(&doc); err != nil {
-		return "", err
+	if err := policy.Supported(&p.doc); err != nil {
+		return p, err
 	}
-	if doc.Name <= before || doc.Revision == 0 || doc.Revision > v.Revision {
-		return "", fmt.Errorf("policy %s at revision %d does not belong after %q at revision %d", doc.Name, doc.Revision, before, v.Revision)
+	if p.doc.Name <= before || p.doc.Revision == 0 || p.doc.Revision > v.Revision {
+		return p, fmt.Errorf("policy %s at revision %d does not belong after %q at revision %d", p.doc.Name, p.doc.Revision, before, v.Revision)
 	}
-	v.Policies[doc.Name] = &CatalogPolicy{Doc: doc, Set: policy.Resolve(&doc)}
-	return doc.Name, nil
+	return p, nil
+}
+
+func (p *restoredPolicy) readRevision(payload []byte) error {
+	r := new(api.PolicyRevision)
+	if err := strictJSON(payload, r); err != nil {
+		return err
+	}
+	list := &p.history.overrides
+	if r.Document != nil {
+		list = &p.history.documents
+	}
+	before := uint64(0)
+	if n := len(*list); n > 0 {
+		before = (*list)[n-1].Revision
+	}
+	if r.Revision <= before || r.Revision > p.doc.Revision || len(*list) >= MaxRevisions || len(p.overrides) > 0 ||
+		r.Document != nil && (len(p.history.overrides) > 0 || r.Document.Name != p.doc.Name || r.Document.Revision != r.Revision) {
+		return fmt.Errorf("a change of policy %s at revision %d does not belong after %d", p.doc.Name, r.Revision, before)
+	}
+	*list = append(*list, r)
+	return nil
+}
+
+func (p *restoredPolicy) readOverride(payload []byte) error {
+	var s storedOverride
+	if err := strictJSON(payload, &s); err != nil {
+		return err
+	}
+	if err := policy.SupportedOverride(&s.Override); err != nil {
+		return err
+	}
+	before := ""
+	if n := len(p.overrides); n > 0 {
+		before = p.overrides[n-1].doc.Key
+	}
+	if s.Key <= before || s.Revision == 0 || s.Revision > p.doc.Revision || len(p.overrides) >= MaxOverrides || s.ExpiresInMS != 0 {
+		return fmt.Errorf("the override of %q in policy %s does not belong after that of %q", s.Key, p.doc.Name, before)
+	}
+	p.overrides = append(p.overrides, &override{doc: s.Override, expires: s.Expires})
+	return nil
+}
+
+// add puts a policy that was read whole into v; one without a name is none.
+func (v *CatalogView) add(p *restoredPolicy) {
+	if p.doc.Name == "" {
+		return
+	}
+	v.overrides += len(p.overrides)
+	v.Policies[p.doc.Name] = v.resolved(p.doc, newOverrides(p.overrides), p.history)
 }

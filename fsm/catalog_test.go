@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"reflect"
 	"strconv"
@@ -65,6 +66,14 @@ func restoredCatalog(t testing.TB, file []byte) *Catalog {
 //	put NAME RATE [match=REVISION|any|none]
 //	delete NAME [match=REVISION|any]
 //	remove NODE
+//	override POLICY KEY RATE [ttl=DURATION] [match=REVISION|any]
+//	clear POLICY KEY             removes an override
+//	expire
+//	enforce enforce|shadow|off
+//	sets POLICY KEY...           what decides about keys
+//	overrides POLICY
+//	history POLICY
+//	at POLICY REVISION           the document of then
 //	route SLOT...
 //	list
 //	restart                      snapshot, and restore into a new machine
@@ -101,6 +110,7 @@ func (s *catalogScenario) run(d *datadriven.TestData) string {
 			match = &n
 		}
 	}
+	note := Note{Author: "ann"}
 	switch d.Cmd {
 	case "stamp":
 		by, err := time.ParseDuration(arg(0))
@@ -115,12 +125,85 @@ func (s *catalogScenario) run(d *datadriven.TestData) string {
 		return s.apply(CatalogCommand{Init: &CatalogInit{ClusterID: arg(0), SlotMap: m}})
 	case "put":
 		return s.apply(CatalogCommand{PutPolicy: &PutPolicy{
-			Policy: parsed(s.t, arg(0), int(number(1))), IfMatch: match, AnyMatch: condition == "any", NoneMatch: condition == "none",
+			Policy: parsed(s.t, arg(0), int(number(1))), IfMatch: match, AnyMatch: condition == "any", NoneMatch: condition == "none", Note: note,
 		}})
 	case "delete":
 		return s.apply(CatalogCommand{DeletePolicy: &DeletePolicy{Name: arg(0), IfMatch: match, AnyMatch: condition == "any"}})
 	case "remove":
 		return s.apply(CatalogCommand{RemoveMember: &RemoveMember{ID: arg(0)}})
+	case "override":
+		o := api.Override{Key: arg(1), Limits: parsed(s.t, "p", int(number(2))).Limits}
+		if d.HasArg("ttl") {
+			var text string
+			d.ScanArgs(s.t, "ttl", &text)
+			ttl, err := time.ParseDuration(text)
+			if err != nil {
+				d.Fatalf(s.t, "%v", err)
+			}
+			o.TTL = api.Duration(ttl)
+		}
+		return s.apply(CatalogCommand{PutOverride: &PutOverride{Policy: arg(0), Override: o, IfMatch: match, AnyMatch: condition == "any", Note: note}})
+	case "clear":
+		return s.apply(CatalogCommand{DeleteOverride: &DeleteOverride{Policy: arg(0), Key: arg(1), IfMatch: match, Note: note}})
+	case "expire":
+		return s.apply(CatalogCommand{ExpireOverrides: &ExpireOverrides{}})
+	case "enforce":
+		return s.apply(CatalogCommand{SetEnforcement: &SetEnforcement{Enforcement: arg(0), Note: note}})
+	case "sets":
+		var b strings.Builder
+		for i := range d.CmdArgs[1:] {
+			set, _ := s.c.View().Policy(arg(0))
+			if set.Overrides != nil {
+				if o := set.Overrides.Override(arg(1 + i)); o != nil {
+					set = o
+				}
+			}
+			fmt.Fprintf(&b, "%s: %s@%d: %d/s\n", arg(1+i), set.Policy, set.Revision, set.Limits[0].Rate)
+		}
+		return b.String()
+	case "overrides":
+		var b strings.Builder
+		v := s.c.View()
+		now, _ := s.c.Last()
+		page, total := v.Policies[arg(0)].Overrides("", 3, now)
+		if len(page) == 3 {
+			more, _ := v.Policies[arg(0)].Overrides(page[2].Key, 1000, now)
+			page = append(page, more...)
+		}
+		for _, o := range page {
+			fmt.Fprintf(&b, "%s@%d: %d/s", o.Key, o.Revision, o.Limits[0].Rate)
+			if o.ExpiresInMS != 0 {
+				fmt.Fprintf(&b, " for %d ms", o.ExpiresInMS)
+			}
+			b.WriteByte('\n')
+		}
+		next := "never"
+		if n := v.NextExpiry(); n != math.MaxUint64 {
+			next = time.Duration(n).String()
+		}
+		fmt.Fprintf(&b, "%d in all, the next expires %s\n", total, next)
+		return b.String()
+	case "history":
+		var b strings.Builder
+		for _, r := range s.c.View().Policies[arg(0)].Revisions() {
+			fmt.Fprintf(&b, "%d %s at %v by %s", r.Revision, r.Change, time.Duration(r.TimeNS), r.Author)
+			switch {
+			case r.Document != nil:
+				fmt.Fprintf(&b, ": %d/s", r.Document.Limits[0].Rate)
+			case r.Override != "":
+				fmt.Fprintf(&b, ": %s", r.Override)
+			case r.Expired > 0:
+				fmt.Fprintf(&b, ": %d", r.Expired)
+			}
+			b.WriteByte('\n')
+		}
+		return b.String()
+	case "at":
+		doc := s.c.View().Policies[arg(0)].At(number(1))
+		if doc == nil {
+			return "nothing is remembered\n"
+		}
+		return fmt.Sprintf("%d/s\n", doc.Limits[0].Rate)
 	case "route":
 		var b strings.Builder
 		for i := range d.CmdArgs {
@@ -179,7 +262,19 @@ func randomCommand(t testing.TB, rng *rand.Rand) CatalogCommand {
 		n := rng.Uint64N(12)
 		match = &n
 	}
-	switch rng.IntN(9) {
+	switch rng.IntN(20) {
+	case 9, 10, 11, 12, 13:
+		o := api.Override{Key: randomPattern(rng), Limits: parsed(t, "p", 1+rng.IntN(2)).Limits}
+		if rng.IntN(2) == 0 {
+			o.TTL = api.Duration(time.Second)
+		}
+		return CatalogCommand{PutOverride: &PutOverride{Policy: name, Override: o, IfMatch: match, Note: Note{Author: "a"}}}
+	case 14, 15, 16:
+		return CatalogCommand{DeleteOverride: &DeleteOverride{Policy: name, Key: randomPattern(rng)}}
+	case 17, 18:
+		return CatalogCommand{ExpireOverrides: &ExpireOverrides{}}
+	case 19:
+		return CatalogCommand{SetEnforcement: &SetEnforcement{Enforcement: Enforcements[rng.IntN(len(Enforcements))]}}
 	case 8:
 		return CatalogCommand{RemoveMember: &RemoveMember{ID: name}}
 	case 0:
@@ -203,7 +298,7 @@ func TestCatalogsWithOneLogAreEqualAlsoThroughSnapshots(t *testing.T) {
 	index := uint64(0)
 	for range 400 {
 		index += 1 + rng.Uint64N(3)
-		entry := encodeCatalog(t, rng.Uint64N(1000), randomCommand(t, rng))
+		entry := encodeCatalog(t, rng.Uint64N(4_000_000_000), randomCommand(t, rng))
 		ra, errA := a.Apply(index, entry)
 		rb, errB := b.Apply(index, bytes.Clone(entry))
 		if errA != nil || errB != nil {
@@ -238,6 +333,13 @@ func testLog(t testing.TB) (*Catalog, [][]byte) {
 		encodeCatalog(t, 8, CatalogCommand{DeletePolicy: &DeletePolicy{Name: "ns/a", IfMatch: &revision}}),
 		encodeCatalog(t, 9, CatalogCommand{PutPolicy: &PutPolicy{Policy: parsed(t, "a", 3)}}),
 		encodeCatalog(t, 9, CatalogCommand{RemoveMember: &RemoveMember{ID: "n3"}}),
+		encodeCatalog(t, 9, CatalogCommand{PutOverride: &PutOverride{Policy: "a", Override: api.Override{
+			Key: "vip:*", Limits: parsed(t, "a", 30).Limits, Reason: "they pay", TTL: api.Duration(time.Second),
+		}, Note: Note{Author: "ann", At: "2026-11-24T23:00:00Z"}}}),
+		encodeCatalog(t, 9, CatalogCommand{PutOverride: &PutOverride{Policy: "a", Override: api.Override{Key: "k", Limits: parsed(t, "a", 31).Limits}}}),
+		encodeCatalog(t, 10, CatalogCommand{DeleteOverride: &DeleteOverride{Policy: "a", Key: "k"}}),
+		encodeCatalog(t, 11, CatalogCommand{SetEnforcement: &SetEnforcement{Enforcement: "shadow", Note: Note{Reason: "a trial"}}}),
+		encodeCatalog(t, 12, CatalogCommand{ExpireOverrides: &ExpireOverrides{}}),
 	}
 	c := NewCatalog()
 	for i, e := range entries {
@@ -287,13 +389,15 @@ func TestWhatACatalogDoesNotKnowHaltsItForGood(t *testing.T) {
 		says  string
 	}{
 		"a newer version":     {sealed(2, kindDeletePolicy, `{"name":"a"}`), "version 2"},
-		"a newer kind":        {sealed(1, 68, `{}`), "kind 68"},
+		"a newer kind":        {sealed(1, 72, `{}`), "kind 72"},
 		"a shard's entry":     {EncodeTick(7), "kind 3"},
 		"a newer field":       {sealed(1, kindDeletePolicy, `{"name":"a","if_unused":true}`), "if_unused"},
 		"a newer mode":        {sealed(1, kindPutPolicy, `{"policy":{"name":"a","mode":"leased",`+limits+`}}`), "leased"},
 		"no body":             {sealed(1, kindDeletePolicy, ``), "malformed"},
 		"two bodies":          {sealed(1, kindDeletePolicy, `{"name":"a"}{}`), "follows its end"},
 		"not JSON":            {sealed(1, kindPutPolicy, `name: a`), "malformed"},
+		"an unknown switch":   {sealed(1, kindSetEnforcement, `{"enforcement":"maybe"}`), "maybe"},
+		"a keyless override":  {sealed(1, kindPutOverride, `{"policy":"a","override":{"key":"","limits":[]}}`), `policy ""`},
 		"a broken slot map":   {sealed(1, kindCatalogInit, `{"cluster_id":"c","slot_map":{"version":1,"ranges":[]}}`), "covers 0"},
 		"an anonymous node":   {sealed(1, kindRemoveMember, `{"id":""}`), "not a node id"},
 		"an anonymous policy": {sealed(1, kindPutPolicy, `{"policy":{"mode":"strict",`+limits+`}}`), `policy ""`},
@@ -345,6 +449,11 @@ func TestEncodeCatalogRefusesWhatWouldHalt(t *testing.T) {
 		"no node":            {RemoveMember: &RemoveMember{}},
 		"a node's bad id":    {RemoveMember: &RemoveMember{ID: "n 1"}},
 		"no cluster id":      {Init: &CatalogInit{SlotMap: api.EvenSlotMap(1)}},
+		"no override's key":  {PutOverride: &PutOverride{Policy: "a", Override: api.Override{Limits: parsed(t, "a", 1).Limits}}},
+		"no override's name": {PutOverride: &PutOverride{Override: api.Override{Key: "k", Limits: parsed(t, "a", 1).Limits}}},
+		"an override's mark": {PutOverride: &PutOverride{Policy: "a", Override: api.Override{Key: "k", Limits: parsed(t, "a", 1).Limits, Revision: 3}}},
+		"a long reason":      {SetEnforcement: &SetEnforcement{Enforcement: "off", Note: Note{Reason: strings.Repeat("x", api.MaxReason+1)}}},
+		"no such switch":     {SetEnforcement: &SetEnforcement{Enforcement: "on"}},
 		"no slot map":        {Init: &CatalogInit{ClusterID: "c"}},
 		"a slot map's holes": {Init: &CatalogInit{ClusterID: "c", SlotMap: holes}},
 	} {
@@ -409,6 +518,9 @@ func TestABadCatalogSnapshotChangesNothing(t *testing.T) {
 	pol := func(name string, revision int) rec {
 		return rec{2, fmt.Sprintf(`{"name":%q,"limits":[{"name":"x","algorithm":"token_bucket","rate":1,"per":"1s","burst":1}],"mode":"strict","on_unavailable":"closed","enforcement":"enforce","revision":%d}`, name, revision)}
 	}
+	over := func(key string, revision int) rec {
+		return rec{4, fmt.Sprintf(`{"key":%q,"limits":[{"name":"x","algorithm":"token_bucket","rate":1,"per":"1s","burst":1}],"revision":%d}`, key, revision)}
+	}
 	file := func(h snapshot.Header, recs ...rec) []byte {
 		var b bytes.Buffer
 		w, err := snapshot.NewWriter(&b, h)
@@ -429,26 +541,34 @@ func TestABadCatalogSnapshotChangesNothing(t *testing.T) {
 		change(&o)
 		return o
 	}
-	restoredCatalog(t, file(h, head, pol("a", 1), pol("b", 9))) // the frame of what follows is good
+	restoredCatalog(t, file(h, head, pol("a", 1), over("k", 1), over("k*", 1), pol("b", 9))) // the frame of what follows is good
 	for name, bad := range map[string][]byte{
-		"cut":                  good[:len(good)-1],
-		"a shard's":            file(other(func(h *snapshot.Header) { h.Kind = snapshot.KindBuckets }), head),
-		"another shard's":      file(other(func(h *snapshot.Header) { h.Shard = 1 }), head),
-		"a newer version":      file(other(func(h *snapshot.Header) { h.Version++ }), head),
-		"an end before it":     file(other(func(h *snapshot.Header) { h.Index = 3 }), head),
-		"empty":                file(h),
-		"no head":              file(h, pol("a", 1)),
-		"two heads":            file(h, head, head),
-		"an unknown record":    file(h, head, rec{3, "{}"}),
-		"disorder":             file(h, head, pol("b", 1), pol("a", 2)),
-		"a policy twice":       file(h, head, pol("a", 1), pol("a", 2)),
-		"no revision":          file(h, head, pol("a", 0)),
-		"a later revision":     file(h, head, pol("a", 10)),
-		"an unknown field":     file(h, head, rec{2, strings.Replace(pol("a", 1).body, "{", `{"x":1,`, 1)}),
-		"an unsupported mode":  file(h, head, rec{2, strings.Replace(pol("a", 1).body, "strict", "soft", 1)}),
-		"a node removed twice": file(h, rec{1, strings.Replace(head.body, "{", `{"removed":["n1","n1"],`, 1)}),
-		"a removed nobody":     file(h, rec{1, strings.Replace(head.body, "{", `{"removed":[""],`, 1)}),
-		"a bad slot map":       file(h, rec{1, strings.Replace(head.body, `"version":0`, `"version":1`, 1)}),
+		"cut":                   good[:len(good)-1],
+		"a shard's":             file(other(func(h *snapshot.Header) { h.Kind = snapshot.KindBuckets }), head),
+		"another shard's":       file(other(func(h *snapshot.Header) { h.Shard = 1 }), head),
+		"a newer version":       file(other(func(h *snapshot.Header) { h.Version++ }), head),
+		"an end before it":      file(other(func(h *snapshot.Header) { h.Index = 3 }), head),
+		"empty":                 file(h),
+		"no head":               file(h, pol("a", 1)),
+		"two heads":             file(h, head, head),
+		"an unknown record":     file(h, head, rec{5, "{}"}),
+		"disorder":              file(h, head, pol("b", 1), pol("a", 2)),
+		"a policy twice":        file(h, head, pol("a", 1), pol("a", 2)),
+		"no revision":           file(h, head, pol("a", 0)),
+		"a later revision":      file(h, head, pol("a", 10)),
+		"an unknown field":      file(h, head, rec{2, strings.Replace(pol("a", 1).body, "{", `{"x":1,`, 1)}),
+		"an unsupported mode":   file(h, head, rec{2, strings.Replace(pol("a", 1).body, "strict", "soft", 1)}),
+		"a node removed twice":  file(h, rec{1, strings.Replace(head.body, "{", `{"removed":["n1","n1"],`, 1)}),
+		"a removed nobody":      file(h, rec{1, strings.Replace(head.body, "{", `{"removed":[""],`, 1)}),
+		"no such switch":        file(h, rec{1, strings.Replace(head.body, "{", `{"enforcement":{"enforcement":"x","revision":1},`, 1)}),
+		"a past of nobody":      file(h, head, rec{3, `{"revision":1,"change":"override-set","time_ns":1}`}),
+		"a past in disorder":    file(h, head, pol("a", 5), rec{3, `{"revision":3,"change":"x","time_ns":1}`}, rec{3, `{"revision":2,"change":"x","time_ns":1}`}),
+		"a past to come":        file(h, head, pol("a", 5), rec{3, `{"revision":6,"change":"x","time_ns":1}`}),
+		"overrides twice":       file(h, head, pol("a", 5), over("k", 1), over("k", 2)),
+		"overrides in disorder": file(h, head, pol("a", 5), over("l", 1), over("k", 2)),
+		"an override to come":   file(h, head, pol("a", 5), over("k", 6)),
+		"an override of nobody": file(h, head, over("k", 1)),
+		"a bad slot map":        file(h, rec{1, strings.Replace(head.body, `"version":0`, `"version":1`, 1)}),
 	} {
 		t.Run(name, func(t *testing.T) {
 			if c.Restore(bytes.NewReader(bad)) == nil {

@@ -20,18 +20,19 @@ type plan struct {
 	batch *api.Batch
 	works []*work
 
-	// items says of each operation where it goes. It is nil when all go, as
-	// they came, to works[0].
+	// items says of each operation where it goes. It is nil when all go, in their
+	// order, to works[0].
 	items []item
 }
 
-// whole tells that the batch goes to one shard as it came.
+// whole tells that the batch goes to one shard, whose reply is that to the batch.
 func (pl *plan) whole() bool { return pl.items == nil }
 
 // item is the way of one operation: to a shard, or nowhere.
 type item struct {
 	shard uint32
 	work  int          // index into plan.works, if bad is nil
+	set   *policy.Set  // an override's, if not that of the operation's policy; else nil
 	bad   *api.Problem // why it is refused
 }
 
@@ -50,6 +51,7 @@ type work struct {
 // plan resolves and checks b. Its error refuses the whole batch.
 func (l *Limiter) plan(b *api.Batch) (*plan, error) {
 	sets, unresolved := l.resolve(b.Policies)
+	keyed := slices.ContainsFunc(sets, func(s *policy.Set) bool { return s != nil && s.Overrides != nil })
 	pl := &plan{batch: b}
 	first := &work{batch: b, sets: sets, idempotent: true}
 	rest := b.Ops
@@ -60,7 +62,10 @@ func (l *Limiter) plan(b *api.Batch) (*plan, error) {
 			return nil, api.NewProblem(api.InvalidRequest, "request %d is malformed: %v", i, err)
 		}
 		var it item
-		if it.bad = l.check(&op, b, sets, unresolved); it.bad == nil {
+		if keyed && op.Policy < len(sets) {
+			it.set = overrideOf(sets[op.Policy], op.Key)
+		}
+		if it.bad = l.check(&op, b, sets, it.set, unresolved); it.bad == nil {
 			it.shard = l.catalog.Route(api.Slot(op.Key))
 		} else if b.Atomic {
 			return nil, inItem(i, it.bad)
@@ -68,7 +73,7 @@ func (l *Limiter) plan(b *api.Batch) (*plan, error) {
 		if i == 0 && it.bad == nil {
 			first.shard = it.shard
 		}
-		if pl.items == nil && (it.bad != nil || it.shard != first.shard) {
+		if pl.items == nil && (it.bad != nil || it.set != nil || it.shard != first.shard) {
 			pl.items = make([]item, i, b.N)
 			for j := range pl.items {
 				pl.items[j].shard = first.shard
@@ -93,6 +98,14 @@ func (l *Limiter) plan(b *api.Batch) (*plan, error) {
 		}
 	}
 	return pl, l.split(pl, sets)
+}
+
+// overrideOf returns the set that key has instead of s, or nil. s may be nil.
+func overrideOf(s *policy.Set, key string) *policy.Set {
+	if s == nil || s.Overrides == nil {
+		return nil
+	}
+	return s.Overrides.Override(key)
 }
 
 // resolve returns the set of each reference, and the problems of those that
@@ -145,7 +158,9 @@ func (l *Limiter) resolveRef(ref *api.PolicyRef) (*policy.Set, *api.Problem) {
 // ever grant, is left to the state machine for an operation that may be a
 // repetition: its first answer stands, though the policy was edited or deleted
 // since, and a session's batch must hold the same operations each time.
-func (l *Limiter) check(op *api.Op, b *api.Batch, sets []*policy.Set, unresolved []*api.Problem) *api.Problem {
+//
+// override is the set of the override that applies, or nil.
+func (l *Limiter) check(op *api.Op, b *api.Batch, sets []*policy.Set, override *policy.Set, unresolved []*api.Problem) *api.Problem {
 	if op.Policy >= len(sets) {
 		return api.NewProblem(api.InvalidRequest, "policy %d of %d", op.Policy, len(sets))
 	}
@@ -162,7 +177,11 @@ func (l *Limiter) check(op *api.Op, b *api.Batch, sets []*policy.Set, unresolved
 	if unresolved != nil && unresolved[op.Policy] != nil && (!mayRepeat || sets[op.Policy] == nil) {
 		return unresolved[op.Policy]
 	}
-	if s := sets[op.Policy]; op.Kind == api.Take && op.Cost > s.MinBurst && !mayRepeat {
+	s := sets[op.Policy]
+	if override != nil {
+		s = override
+	}
+	if op.Kind == api.Take && op.Cost > s.MinBurst && !mayRepeat {
 		return api.NewProblem(api.CostExceedsBurst, "the cost is %d, and the smallest burst of the policy %d: it could never pass", op.Cost, s.MinBurst)
 	}
 	if op.RequestID != "" {

@@ -6,10 +6,14 @@ import (
 )
 
 // split copies the good operations of a plan into one work a shard, in order of
-// first use, with only the policies that each needs.
+// first use, with only the policies that each needs. A policy is there once for
+// each set that its keys have.
 func (l *Limiter) split(pl *plan, sets []*policy.Set) error {
 	b := pl.batch
-	type slot struct{ work, policy int }
+	type slot struct {
+		work int
+		set  *policy.Set
+	}
 	byShard := make(map[uint32]int, 8)
 	renumbered := make(map[slot]int, 8)
 	var keys []string // first key of each work
@@ -39,16 +43,23 @@ func (l *Limiter) split(pl *plan, sets []*policy.Set) error {
 		}
 		it.work = n
 		w := pl.works[n]
-		at, ok := renumbered[slot{n, op.Policy}]
+		set := it.set
+		if set == nil {
+			set = sets[op.Policy]
+		}
+		at, ok := renumbered[slot{n, set}]
 		if !ok {
 			at = len(w.sets)
-			renumbered[slot{n, op.Policy}] = at
+			renumbered[slot{n, set}] = at
 			w.batch.Policies = append(w.batch.Policies, b.Policies[op.Policy])
-			w.sets = append(w.sets, sets[op.Policy])
+			w.sets = append(w.sets, set)
 		}
 		op.Policy = at
 		w.batch.Add(op)
 		w.idempotent = w.idempotent && (repeatable(&op) || b.Session.Seq != 0)
+	}
+	if len(pl.works) == 1 && pl.works[0].batch.N == b.N {
+		pl.items = nil
 	}
 	return nil
 }

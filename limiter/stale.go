@@ -28,9 +28,12 @@ func (l *Limiter) StalePeek(_ context.Context, b *api.Batch) (reply []byte, age 
 		return nil, 0, api.NewProblem(api.InvalidRequest, "only a single peek can be stale")
 	}
 	sets, unresolved := l.resolve(b.Policies)
-	if p := l.check(&op, b, sets, unresolved); p != nil {
+	if p := l.check(&op, b, sets, nil, unresolved); p != nil {
 		return nil, 0, p
 	}
 	set := sets[op.Policy]
+	if o := overrideOf(set, op.Key); o != nil {
+		set = o
+	}
 	return l.replicas.StalePeek(l.catalog.Route(api.Slot(op.Key)), op, set)
 }

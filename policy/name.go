@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/rlstore/rlstore/api"
@@ -10,13 +11,13 @@ const nameRule = "it needs 1 to 64 of a-z, 0-9, '.', '_' and '-', and begins wit
 
 // reserved can't follow a namespace: /v1/policies/ns/overrides is the address of
 // the overrides of policy ns.
-const reserved = "overrides"
+var reserved = []string{"overrides", "revisions", "revert"}
 
 // CheckName says what is wrong with a policy's name, with or without a
 // namespace, as an [api.InvalidRequest] problem, or returns nil.
 func CheckName(name string) error {
-	if strings.HasSuffix(name, "/"+reserved) {
-		return api.NewProblem(api.InvalidRequest, "the policy name %s is reserved: its address would be that of a policy's overrides", quote(name))
+	if _, rest, ok := strings.Cut(name, "/"); ok && slices.Contains(reserved, rest) {
+		return api.NewProblem(api.InvalidRequest, "the policy name %s is reserved: its address would be that of a policy's %s", quote(name), rest)
 	}
 	if !validName(name) {
 		return api.NewProblem(api.InvalidRequest, "the policy name %s is not valid: %s; one namespace of the same form and a '/' may precede it", quote(name), nameRule)
@@ -26,7 +27,7 @@ func CheckName(name string) error {
 
 func validName(name string) bool {
 	if ns, rest, ok := strings.Cut(name, "/"); ok {
-		return validPart(ns) && validPart(rest) && rest != reserved
+		return validPart(ns) && validPart(rest) && !slices.Contains(reserved, rest)
 	}
 	return validPart(name)
 }

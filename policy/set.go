@@ -20,6 +20,9 @@ type Set struct {
 	Encoded []byte
 	// MinBurst is the largest cost that can ever pass.
 	MinBurst int64
+	// Overrides is asked for the set of each key; nil if the policy has none. It is
+	// no part of what the numbers are.
+	Overrides Overrides
 }
 
 // NewSet completes a set from its numbers.

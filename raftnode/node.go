@@ -200,6 +200,7 @@ func (n *Node) run(ctx context.Context) {
 	n.done.Go(func() { n.probe(ctx) })
 	n.done.Go(func() { n.balance(ctx) })
 	n.done.Go(func() { n.keepSnapshots(ctx) })
+	n.done.Go(func() { n.expireOverrides(ctx) })
 	n.done.Go(func() { n.waiters.run(ctx, n.applied, n.catalog) })
 	n.done.Go(func() { n.checkJoin(ctx) })
 	n.knock(ctx)

@@ -13,6 +13,7 @@ func (n *Node) Cluster() api.Cluster {
 	c := api.Cluster{
 		ClusterID: n.ClusterID(), NodeID: n.cfg.NodeID,
 		Nodes: []api.ClusterNode{}, Shards: []api.ShardStatus{}, SlotMap: view.SlotMap,
+		Enforcement: view.Enforcement.Enforcement,
 	}
 	if c.SlotMap.Ranges == nil {
 		c.SlotMap.Ranges = []api.SlotRange{}

@@ -108,15 +108,28 @@ func (t *Timekeeper) find(index uint64) int {
 func (t *Timekeeper) Lead(lastIndex, lastStamp uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	now := t.steady.Now()
-	t.base, t.anchor = lastStamp, now
-	if lastIndex == 0 {
-		return
+	t.anchor = t.steady.Now()
+	t.base = lastStamp + t.since(lastIndex, t.anchor)
+}
+
+// since is how long before now the entry at index arrived; 0 if that is not known.
+func (t *Timekeeper) since(index uint64, now int64) uint64 {
+	if index == 0 {
+		return 0
 	}
-	// The first arrival at or after lastIndex is never earlier than its own.
-	if i := t.find(lastIndex); i < len(t.arrivals) {
-		t.base += uint64(now - t.arrivals[i].reading)
+	// The first arrival at or after index is never earlier than its own.
+	if i := t.find(index); i < len(t.arrivals) {
+		return uint64(now - t.arrivals[i].reading)
 	}
+	return 0
+}
+
+// Estimate is about the cluster time, on any node, and not ahead of it. The
+// arguments are those of [Timekeeper.Lead].
+func (t *Timekeeper) Estimate(lastIndex, lastStamp uint64) uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return lastStamp + t.since(lastIndex, t.steady.Now())
 }
 
 // Now returns the cluster time in nanoseconds. It means something on the leader
