@@ -11,6 +11,7 @@ import (
 	"mime"
 	"net/http"
 	"net/http/httptrace"
+	"net/url"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -140,7 +141,9 @@ func problemOf(resp *http.Response, body []byte) *api.Problem {
 // exchange is a request and its answer in JSON.
 type exchange struct {
 	method, path string
-	media        string // of body
+	query        url.Values // nil is none
+	author       string     // "" is none
+	media        string     // of body
 	body         []byte
 	ifMatch      uint64        // 0 is none
 	within       time.Duration // of one attempt; 0 is attemptTimeout
@@ -150,6 +153,7 @@ type exchange struct {
 // exchange sends x to one node. Its errors are of this package.
 func (c *Client) exchange(ctx context.Context, to *endpoint, x *exchange) error {
 	at := to.base.JoinPath(x.path)
+	at.RawQuery = x.query.Encode()
 	// Without a connection nothing has left. The error alone does not always tell:
 	// when the context ends first, it is the context's.
 	var connected atomic.Bool
@@ -165,6 +169,9 @@ func (c *Client) exchange(ctx context.Context, to *endpoint, x *exchange) error 
 	}
 	if x.ifMatch != 0 {
 		req.Header.Set("If-Match", `"`+strconv.FormatUint(x.ifMatch, 10)+`"`)
+	}
+	if x.author != "" {
+		req.Header.Set(api.HeaderAuthor, x.author)
 	}
 	resp, err := c.http.Do(req)
 	if err != nil && !connected.Load() {

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/rlstore/rlstore/api"
@@ -100,12 +101,30 @@ func Atomic() BatchOption { return func(c *batchConfig) { c.atomic = true } }
 // PolicyOption is an option of a change to a policy.
 type PolicyOption func(*policyConfig)
 
-type policyConfig struct{ ifMatch uint64 }
+type policyConfig struct {
+	ifMatch        uint64
+	author, reason string
+}
 
 // IfMatch makes the change only if the policy is at this revision, else it
 // fails with [ErrRevisionConflict].
 func IfMatch(revision uint64) PolicyOption {
 	return func(c *policyConfig) { c.ifMatch = revision }
+}
+
+// Author tells the policy's history who makes the change.
+func Author(name string) PolicyOption { return func(c *policyConfig) { c.author = name } }
+
+// Reason tells the policy's history why the change is made. An override has a
+// reason of its own.
+func Reason(text string) PolicyOption { return func(c *policyConfig) { c.reason = text } }
+
+// query is the reason as a part of the address.
+func (c *policyConfig) query() url.Values {
+	if c.reason == "" {
+		return nil
+	}
+	return url.Values{"reason": {c.reason}}
 }
 
 // setInline makes limits the item's, in place of a policy of the catalog.

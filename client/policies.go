@@ -56,7 +56,8 @@ func (c *Client) putPolicy(ctx context.Context, name, media string, doc []byte, 
 	}
 	cfg := policyOptions(opts)
 	doubt, err := c.ask(ctx, &exchange{
-		method: http.MethodPut, path: path, media: media, body: doc, ifMatch: cfg.ifMatch, answer: &stored,
+		method: http.MethodPut, path: path, query: cfg.query(), author: cfg.author,
+		media: media, body: doc, ifMatch: cfg.ifMatch, answer: &stored,
 	})
 	return stored, doubted(doubt, err, ErrRevisionConflict)
 }
@@ -70,6 +71,62 @@ func (c *Client) DeletePolicy(ctx context.Context, name string, opts ...PolicyOp
 	cfg := policyOptions(opts)
 	doubt, err := c.ask(ctx, &exchange{method: http.MethodDelete, path: path, ifMatch: cfg.ifMatch})
 	return doubted(doubt, err, ErrUnknownPolicy, ErrNotFound, ErrRevisionConflict)
+}
+
+// Revisions returns the last changes of a policy and of its overrides, the newest
+// first.
+func (c *Client) Revisions(ctx context.Context, name string) (api.RevisionList, error) {
+	var list api.RevisionList
+	path, err := policyPath(name)
+	if err != nil {
+		return list, err
+	}
+	_, err = c.ask(ctx, &exchange{method: http.MethodGet, path: path + "/revisions", answer: &list})
+	return list, err
+}
+
+// Revert brings back the document that was in force at an earlier revision of the
+// policy, as a new revision. Overrides stay as they are.
+func (c *Client) Revert(ctx context.Context, name string, revision uint64, opts ...PolicyOption) (api.Policy, error) {
+	var stored api.Policy
+	path, err := policyPath(name)
+	if err != nil {
+		return stored, err
+	}
+	body, err := json.Marshal(api.RevertRequest{Revision: revision})
+	if err != nil {
+		return stored, fail(ErrInvalidRequest, err, nil)
+	}
+	cfg := policyOptions(opts)
+	doubt, err := c.ask(ctx, &exchange{
+		method: http.MethodPost, path: path + "/revert", query: cfg.query(), author: cfg.author,
+		media: api.MediaJSON, body: body, ifMatch: cfg.ifMatch, answer: &stored,
+	})
+	return stored, doubted(doubt, err, ErrRevisionConflict)
+}
+
+// Enforcement returns the switch of the whole cluster.
+func (c *Client) Enforcement(ctx context.Context) (api.Enforcement, error) {
+	var e api.Enforcement
+	_, err := c.ask(ctx, &exchange{method: http.MethodGet, path: "/v1/cluster/enforcement", answer: &e})
+	return e, err
+}
+
+// SetEnforcement makes every policy at most as strict as value: [api.EnforcementShadow],
+// [api.EnforcementOff], or [api.EnforcementEnforce] to leave them as they are written. [IfMatch] means
+// nothing here.
+func (c *Client) SetEnforcement(ctx context.Context, value string, opts ...PolicyOption) (api.Enforcement, error) {
+	var e api.Enforcement
+	body, err := json.Marshal(api.Enforcement{Enforcement: value})
+	if err != nil {
+		return e, fail(ErrInvalidRequest, err, nil)
+	}
+	cfg := policyOptions(opts)
+	_, err = c.ask(ctx, &exchange{
+		method: http.MethodPut, path: "/v1/cluster/enforcement", query: cfg.query(), author: cfg.author,
+		media: api.MediaJSON, body: body, answer: &e,
+	})
+	return e, err
 }
 
 // doubted replaces an error that an earlier attempt of the same call may itself

@@ -139,7 +139,9 @@ func FuzzTargets(f *testing.F) {
 	}
 	f.Add(uint8(0), "/v1/policies/ns/a.b", "*")
 	f.Add(uint8(3), "/v1/policies/a%2fb%00?x=%zz&deny_status=429", "")
-	f.Add(uint8(4), "/v1/policies/api/overrides", "")
+	f.Add(uint8(4), "/v1/policies/api/overrides?key=vip:*&reason=x", "")
+	f.Add(uint8(0), "/v1/policies/ns/a/overrides?limit=7&after=b", "")
+	f.Add(uint8(2), "/v1/policies/api/revert", "")
 	f.Add(uint8(0), "//v1/../policies//", "")
 	f.Fuzz(func(t *testing.T, method uint8, target, tag string) {
 		u, err := url.ParseRequestURI(target)
@@ -159,7 +161,7 @@ func FuzzTargets(f *testing.F) {
 type fuzzWorld struct {
 	*world
 	own [2][]byte // the shards' first entries
-	was map[string]api.Policy
+	was []byte    // a snapshot of the catalog
 }
 
 func newFuzzWorld(f *testing.F) *fuzzWorld {
@@ -167,16 +169,20 @@ func newFuzzWorld(f *testing.F) *fuzzWorld {
 	for s := range w.own {
 		w.own[s] = fsm.EncodeOwn(1, 1, api.EvenSlotMap(2).Ranges)
 	}
-	w.was = w.policies
+	var was bytes.Buffer
+	if _, err := w.catalog.Capture().WriteTo(&was); err != nil {
+		f.Fatal(err)
+	}
+	w.was = was.Bytes()
 	return w
 }
 
 func (w *fuzzWorld) renew(t *testing.T) {
 	w.t = t // where a poison entry, which would halt every replica, is told
-	w.policies, w.revision = map[string]api.Policy{}, uint64(len(w.was))
-	for name, p := range w.was {
-		w.policies[name] = p
+	if err := w.catalog.Restore(bytes.NewReader(w.was)); err != nil {
+		t.Fatal(err)
 	}
+	_, w.entries = w.catalog.Last()
 	for s := range uint32(2) {
 		w.shards[s+1], w.index[s+1] = fsm.NewBuckets(s+1), 1
 		if _, err := w.shards[s+1].Apply(1, w.own[s]); err != nil {

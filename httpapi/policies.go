@@ -2,8 +2,6 @@ package httpapi
 
 import (
 	"net/http"
-	"slices"
-	"strings"
 
 	"github.com/gorilla/mux"
 
@@ -62,7 +60,11 @@ func (e *edge) storePolicy(w http.ResponseWriter, r *http.Request, name string) 
 	if err != nil {
 		return err
 	}
-	if _, err = mediaType(r, api.MediaJSON, api.MediaYAML, "text/yaml", "application/x-yaml"); err != nil {
+	if err := documentType(r); err != nil {
+		return err
+	}
+	why, err := note(r)
+	if err != nil {
 		return err
 	}
 	body, err := readBody(r)
@@ -75,7 +77,7 @@ func (e *edge) storePolicy(w http.ResponseWriter, r *http.Request, name string) 
 	}
 	var res PutResult
 	err = firstThat(conds, func(c Condition) (err error) {
-		res, err = e.Policies.Put(r.Context(), p, c, noForward)
+		res, err = e.Policies.Put(r.Context(), p, c, why, noForward)
 		return err
 	})
 	if err != nil {
@@ -94,16 +96,9 @@ func (e *edge) storePolicy(w http.ResponseWriter, r *http.Request, name string) 
 }
 
 func (e *edge) policyDelete(w http.ResponseWriter, r *http.Request) error {
-	name, err := policyName(r)
+	name, conds, noForward, err := policyEdit(r)
 	if err != nil {
 		return err
-	}
-	conds, noForward, err := editHeaders(r)
-	if err != nil {
-		return err
-	}
-	if slices.ContainsFunc(conds, func(c Condition) bool { return c.NoneMatch }) {
-		return api.NewProblem(api.InvalidRequest, "If-None-Match means nothing for a DELETE; If-Match guards it")
 	}
 	err = firstThat(conds, func(c Condition) error { return e.Policies.Delete(r.Context(), name, c, noForward) })
 	if err != nil {
@@ -122,15 +117,46 @@ func editHeaders(r *http.Request) (conds []Condition, forbidden bool, err error)
 	return conds, forbidden, err
 }
 
-// policyName is the name in the path. What would be the overrides of a policy
-// is not taken for a policy of that name.
+// documentType checks that the body is JSON or YAML.
+func documentType(r *http.Request) error {
+	_, err := mediaType(r, api.MediaJSON, api.MediaYAML, "text/yaml", "application/x-yaml")
+	return err
+}
+
+// note reads who edits, from the header, and why, from the address.
+func note(r *http.Request) (n Note, err error) {
+	if n.Author, err = author(r); err != nil {
+		return n, err
+	}
+	n.Reason, err = parameter(r, "reason")
+	if err == nil {
+		err = api.CheckNote("reason", n.Reason)
+	}
+	return n, err
+}
+
+func author(r *http.Request) (string, error) {
+	a := r.Header.Get(api.HeaderAuthor)
+	return a, api.CheckNote("header "+api.HeaderAuthor, a)
+}
+
+// parameter is the value of one query parameter, or "" without it.
+func parameter(r *http.Request, name string) (string, error) {
+	if r.URL.RawQuery == "" {
+		return "", nil
+	}
+	switch v := r.URL.Query()[name]; len(v) {
+	case 0:
+		return "", nil
+	case 1:
+		return v[0], nil
+	default:
+		return "", api.NewProblem(api.InvalidRequest, "%s: it is given %d times; give it once", name, len(v))
+	}
+}
+
+// policyName is the name in the path.
 func policyName(r *http.Request) (string, error) {
 	name := mux.Vars(r)["name"]
-	if strings.HasSuffix(name, "/overrides") {
-		return "", api.NewProblem(api.NotFound, "overrides are not supported in this version")
-	}
-	if err := policy.CheckName(name); err != nil {
-		return "", err
-	}
-	return name, nil
+	return name, policy.CheckName(name)
 }

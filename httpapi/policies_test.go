@@ -176,6 +176,6 @@ func TestPoliciesComeAsYAMLOrJSON(t *testing.T) {
 	}
 	wantProblem(t, w.do("PUT", "/v1/policies/other", yaml, "Content-Type: application/yaml"), api.InvalidPolicy, "name")
 	wantProblem(t, w.do("PUT", "/v1/policies/UPPER", yaml, "Content-Type: application/yaml"), api.InvalidRequest, "UPPER")
-	wantProblem(t, w.do("PUT", "/v1/policies/api/overrides", yaml, "Content-Type: application/yaml"), api.NotFound, "overrides")
+	wantProblem(t, w.do("PUT", "/v1/policies/api/revisions", yaml, "Content-Type: application/yaml"), api.InvalidRequest, "reserved")
 	wantProblem(t, w.do("PUT", "/v1/policies/big", strings.Repeat("# x\n", 2<<20), "Content-Type: application/yaml"), api.PayloadTooLarge, "")
 }

@@ -39,8 +39,41 @@ type PutResult struct {
 type Policies interface {
 	Get(name string) (api.Policy, error)
 	List() (api.PolicyList, error) // sorted by name
-	Put(ctx context.Context, p api.Policy, cond Condition, noForward bool) (PutResult, error)
+	Put(ctx context.Context, p api.Policy, cond Condition, note Note, noForward bool) (PutResult, error)
 	Delete(ctx context.Context, name string, cond Condition, noForward bool) error
+	// Revisions returns the changes that are remembered, the newest first.
+	Revisions(name string) (api.RevisionList, error)
+	// Revert puts the document that was in force at a revision, or is
+	// [api.NotFound] if that is not remembered.
+	Revert(ctx context.Context, name string, revision uint64, cond Condition, note Note, noForward bool) (PutResult, error)
+}
+
+// Note is who edits, and why.
+type Note struct{ Author, Reason string }
+
+// Overrides are the keys that have other limits than their policy's. Conditions are
+// on the policy. Its errors are those of [Policies], and [api.NotFound] of an
+// override that is not there.
+type Overrides interface {
+	// Overrides returns up to limit of them, from the first key after the key after.
+	Overrides(name, after string, limit int) (api.OverrideList, error)
+	PutOverride(ctx context.Context, name string, o api.Override, cond Condition, author string, noForward bool) (OverrideResult, error)
+	// DeleteOverride returns the policy's revision after it.
+	DeleteOverride(ctx context.Context, name, key string, cond Condition, note Note, noForward bool) (revision uint64, err error)
+}
+
+// OverrideResult tells what became of an override that was put.
+type OverrideResult struct {
+	Override       api.Override // as stored
+	Created        bool
+	PolicyRevision uint64 // after it
+}
+
+// Switch makes the policies of the whole cluster milder. Its errors are those of
+// [Policies].
+type Switch interface {
+	Enforcement() (api.Enforcement, error)
+	SetEnforcement(ctx context.Context, value string, note Note, noForward bool) (api.Enforcement, error)
 }
 
 // Members changes who belongs to the cluster and who leads what. Its errors are problems. With noForward a
@@ -64,14 +97,16 @@ type Check struct {
 	Detail string // why not, if not OK
 }
 
-// Config is what the edge serves. Limiter, Policies, Members, Cluster and Ready
-// are required.
+// Config is what the edge serves. Limiter, Policies, Overrides, Switch, Members,
+// Cluster and Ready are required.
 type Config struct {
-	Limiter  Doer
-	Policies Policies
-	Members  Members
-	Cluster  func() api.Cluster
-	Ready    func() []Check
+	Limiter   Doer
+	Policies  Policies
+	Overrides Overrides
+	Switch    Switch
+	Members   Members
+	Cluster   func() api.Cluster
+	Ready     func() []Check
 
 	// StalePeek answers a batch of one peek from this node's own replica, and
 	// tells how old the answer may be. Nil refuses stale peeks.

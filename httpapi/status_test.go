@@ -39,7 +39,7 @@ func TestTheNodeTellsOfItself(t *testing.T) {
 	w := newWorld(t)
 	same(t, w.do("GET", "/v1/version", "").body, `{"version":"v0.0.1","go_version":"go1"}`)
 	same(t, w.do("GET", "/v1/cluster", "").body, `{"cluster_id":"c","node_id":"n1","nodes":[],"shards":[],
-		"slot_map":{"version":1,"ranges":[{"from":0,"to":2047,"shard":1},{"from":2048,"to":4095,"shard":2}]}}`)
+		"slot_map":{"version":1,"ranges":[{"from":0,"to":2047,"shard":1},{"from":2048,"to":4095,"shard":2}]},"enforcement":""}`)
 	if r := w.do("GET", "/metrics", ""); r.StatusCode != 200 || r.body != "# metrics\n" {
 		t.Errorf("%s %q", r.Status, r.body)
 	}

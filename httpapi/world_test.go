@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"sort"
 	"strings"
 	"sync"
 	"testing"
@@ -29,16 +28,16 @@ type world struct {
 	server   *httptest.Server
 	registry *prometheus.Registry
 
-	mu       sync.Mutex
-	stamp    uint64
-	index    map[uint32]uint64
-	shards   map[uint32]*fsm.Buckets
-	leader   limiter.Leader // of shard 1; shard 2 is always local
-	fail     error          // what every submission gets instead
-	hold     bool           // submissions are never answered
-	policies map[string]api.Policy
-	revision uint64
-	checks   []Check
+	mu      sync.Mutex
+	stamp   uint64
+	index   map[uint32]uint64
+	shards  map[uint32]*fsm.Buckets
+	leader  limiter.Leader // of shard 1; shard 2 is always local
+	fail    error          // what every submission gets instead
+	hold    bool           // submissions are never answered
+	catalog *fsm.Catalog
+	entries uint64 // of the catalog
+	checks  []Check
 }
 
 const testPolicies = `
@@ -56,7 +55,7 @@ limits: [{name: hourly, rate: 2, per: 1h}]
 func newWorld(t testing.TB, change ...func(*Config)) *world {
 	w := &world{
 		t: t, stamp: 93_200_000_000, index: map[uint32]uint64{}, shards: map[uint32]*fsm.Buckets{},
-		leader: limiter.Leader{ID: "n1", HTTP: "http://n1", Local: true, Known: true}, policies: map[string]api.Policy{},
+		leader: limiter.Leader{ID: "n1", HTTP: "http://n1", Local: true, Known: true}, catalog: fsm.NewCatalog(),
 		registry: prometheus.NewRegistry(),
 		checks:   []Check{{Name: "catalog", OK: true}, {Name: "shards", OK: true}},
 	}
@@ -65,9 +64,9 @@ func newWorld(t testing.TB, change ...func(*Config)) *world {
 		t.Fatal(errs)
 	}
 	for _, d := range docs {
-		w.revision++
-		d.Policy.Revision = w.revision
-		w.policies[d.Policy.Name] = d.Policy
+		if _, err := w.change(fsm.CatalogCommand{PutPolicy: &fsm.PutPolicy{Policy: d.Policy}}, false); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for s := range uint32(2) {
 		w.shards[s+1] = fsm.NewBuckets(s + 1)
@@ -79,7 +78,7 @@ func newWorld(t testing.TB, change ...func(*Config)) *world {
 	logger := slog.New(slog.NewTextHandler(io.Discard, nil))
 	l := limiter.New(limiter.Config{Catalog: w, Log: w, Replicas: w, AllowInline: true, Logger: logger})
 	c := Config{
-		Limiter: l, Policies: worldPolicies{w}, Members: worldMembers{w}, StalePeek: l.StalePeek, SlotMapVersion: w.SlotMapVersion,
+		Limiter: l, Policies: worldPolicies{w}, Overrides: worldPolicies{w}, Switch: worldPolicies{w}, Members: worldMembers{w}, StalePeek: l.StalePeek, SlotMapVersion: w.SlotMapVersion,
 		Cluster: func() api.Cluster { return api.Cluster{ClusterID: "c", NodeID: "n1", SlotMap: api.EvenSlotMap(2)} },
 		Ready:   func() []Check { w.mu.Lock(); defer w.mu.Unlock(); return w.checks },
 		Version: api.Version{Version: "v0.0.1", GoVersion: "go1"},
@@ -96,13 +95,7 @@ func newWorld(t testing.TB, change ...func(*Config)) *world {
 }
 
 func (w *world) Policy(name string) (*policy.Set, bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	p, ok := w.policies[name]
-	if !ok {
-		return nil, false
-	}
-	return policy.Resolve(&p), true
+	return w.catalog.View().Policy(name)
 }
 
 func (w *world) Route(slot uint16) uint32 { return uint32(slot)/(api.Slots/2) + 1 }
@@ -158,40 +151,31 @@ func (w *world) set(f func()) {
 	f()
 }
 
-// worldPolicies is a catalog without a log.
-type worldPolicies struct{ *world }
-
-func (w worldPolicies) Get(name string) (api.Policy, error) {
+// change applies a command to the catalog, which shard 1's leader is the leader of.
+func (w *world) change(c fsm.CatalogCommand, noForward bool) (*fsm.CatalogResult, error) {
+	if err := w.elsewhere(noForward); err != nil {
+		return nil, err
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	p, ok := w.policies[name]
-	if !ok {
-		return p, api.NewProblem(api.UnknownPolicy, "there is no policy %q", name)
+	entry, err := fsm.EncodeCatalog(w.stamp, c)
+	if err != nil {
+		return nil, api.NewProblem(api.InvalidRequest, "%v", err)
 	}
-	return p, nil
-}
-
-func (w worldPolicies) List() (api.PolicyList, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	l := api.PolicyList{Revision: w.revision}
-	for _, p := range w.policies {
-		l.Policies = append(l.Policies, p)
+	w.entries++
+	res, err := w.catalog.Apply(w.entries, entry)
+	switch {
+	case err != nil:
+		w.t.Error(err)
+		return nil, err
+	case res.Err != nil:
+		return nil, res.Err
 	}
-	sort.Slice(l.Policies, func(i, j int) bool { return l.Policies[i].Name < l.Policies[j].Name })
-	return l, nil
-}
-
-func (w worldPolicies) guard(name string, c Condition) (had api.Policy, ok bool, err error) {
-	had, ok = w.policies[name]
-	if c.NoneMatch && ok || c.AnyMatch && !ok || c.IfMatch != nil && (!ok || had.Revision != *c.IfMatch) {
-		return had, ok, api.NewProblem(api.RevisionConflict, "the revision is %d", had.Revision)
-	}
-	return had, ok, nil
+	return res, nil
 }
 
 // elsewhere refuses what only the catalog's leader does, if that is another node.
-func (w worldPolicies) elsewhere(noForward bool) error {
+func (w *world) elsewhere(noForward bool) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.leader.Local || !noForward {
@@ -202,40 +186,110 @@ func (w worldPolicies) elsewhere(noForward bool) error {
 	return p
 }
 
-func (w worldPolicies) Put(_ context.Context, p api.Policy, c Condition, noForward bool) (PutResult, error) {
-	if err := w.elsewhere(noForward); err != nil {
-		return PutResult{}, err
+// worldPolicies is the catalog without a log.
+type worldPolicies struct{ *world }
+
+func (w worldPolicies) stored(name string) (*fsm.CatalogPolicy, error) {
+	p, ok := w.catalog.View().Policies[name]
+	if !ok {
+		return nil, api.NewProblem(api.UnknownPolicy, "there is no policy %q", name)
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	had, ok, err := w.guard(p.Name, c)
+	return p, nil
+}
+
+func (w worldPolicies) Get(name string) (api.Policy, error) {
+	p, err := w.stored(name)
+	if err != nil {
+		return api.Policy{}, err
+	}
+	return p.Doc, nil
+}
+
+func (w worldPolicies) List() (api.PolicyList, error) {
+	v := w.catalog.View()
+	return api.PolicyList{Policies: v.List(), Revision: v.Revision}, nil
+}
+
+func (w worldPolicies) put(c *fsm.PutPolicy, noForward bool) (PutResult, error) {
+	res, err := w.change(fsm.CatalogCommand{PutPolicy: c}, noForward)
 	if err != nil {
 		return PutResult{}, err
 	}
-	if ok && had.Limits[0] == p.Limits[0] {
-		return PutResult{Policy: had, Unchanged: true}, nil
-	}
-	w.revision++
-	p.Revision = w.revision
-	w.policies[p.Name] = p
-	return PutResult{Policy: p, Created: !ok}, nil
+	return PutResult{Policy: *res.Policy, Created: res.Created, Unchanged: res.Unchanged}, nil
+}
+
+// noteOf has no time, so that answers repeat.
+func noteOf(n Note) fsm.Note { return fsm.Note{Author: n.Author, Reason: n.Reason} }
+
+func (w worldPolicies) Put(_ context.Context, p api.Policy, c Condition, n Note, noForward bool) (PutResult, error) {
+	return w.put(&fsm.PutPolicy{Policy: p, IfMatch: c.IfMatch, AnyMatch: c.AnyMatch, NoneMatch: c.NoneMatch, Note: noteOf(n)}, noForward)
 }
 
 func (w worldPolicies) Delete(_ context.Context, name string, c Condition, noForward bool) error {
-	if err := w.elsewhere(noForward); err != nil {
-		return err
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	_, ok, err := w.guard(name, c)
+	_, err := w.change(fsm.CatalogCommand{DeletePolicy: &fsm.DeletePolicy{Name: name, IfMatch: c.IfMatch, AnyMatch: c.AnyMatch}}, noForward)
+	return err
+}
+
+func (w worldPolicies) Revisions(name string) (api.RevisionList, error) {
+	p, err := w.stored(name)
 	if err != nil {
-		return err
+		return api.RevisionList{}, err
 	}
-	if !ok {
-		return api.NewProblem(api.UnknownPolicy, "there is no policy %q", name)
+	return api.RevisionList{Policy: name, Revision: p.Doc.Revision, Revisions: p.Revisions()}, nil
+}
+
+func (w worldPolicies) Revert(_ context.Context, name string, revision uint64, c Condition, n Note, noForward bool) (PutResult, error) {
+	p, err := w.stored(name)
+	if err != nil {
+		return PutResult{}, err
 	}
-	delete(w.policies, name)
-	return nil
+	doc := p.At(revision)
+	if doc == nil {
+		return PutResult{}, api.NewProblem(api.NotFound, "revision %d is not remembered", revision)
+	}
+	return w.put(&fsm.PutPolicy{Policy: *doc, IfMatch: c.IfMatch, Note: noteOf(n), RevertedTo: doc.Revision}, noForward)
+}
+
+func (w worldPolicies) Overrides(name, after string, limit int) (api.OverrideList, error) {
+	p, err := w.stored(name)
+	if err != nil {
+		return api.OverrideList{}, err
+	}
+	now, _ := w.catalog.Last()
+	list := api.OverrideList{Policy: name, Revision: p.Doc.Revision}
+	list.Overrides, list.Total = p.Overrides(after, limit, now)
+	return list, nil
+}
+
+func (w worldPolicies) PutOverride(_ context.Context, name string, o api.Override, c Condition, author string, noForward bool) (OverrideResult, error) {
+	res, err := w.change(fsm.CatalogCommand{PutOverride: &fsm.PutOverride{
+		Policy: name, Override: o, IfMatch: c.IfMatch, AnyMatch: c.AnyMatch, Note: fsm.Note{Author: author},
+	}}, noForward)
+	if err != nil {
+		return OverrideResult{}, err
+	}
+	return OverrideResult{Override: *res.Override, Created: res.Created, PolicyRevision: res.PolicyRevision}, nil
+}
+
+func (w worldPolicies) DeleteOverride(_ context.Context, name, key string, c Condition, n Note, noForward bool) (uint64, error) {
+	res, err := w.change(fsm.CatalogCommand{DeleteOverride: &fsm.DeleteOverride{
+		Policy: name, Key: key, IfMatch: c.IfMatch, AnyMatch: c.AnyMatch, Note: noteOf(n),
+	}}, noForward)
+	if err != nil {
+		return 0, err
+	}
+	return res.PolicyRevision, nil
+}
+
+func (w worldPolicies) Enforcement() (api.Enforcement, error) {
+	return w.catalog.View().Enforcement, nil
+}
+
+func (w worldPolicies) SetEnforcement(_ context.Context, value string, n Note, noForward bool) (api.Enforcement, error) {
+	if _, err := w.change(fsm.CatalogCommand{SetEnforcement: &fsm.SetEnforcement{Enforcement: value, Note: noteOf(n)}}, noForward); err != nil {
+		return api.Enforcement{}, err
+	}
+	return w.Enforcement()
 }
 
 // response is one answer, read whole.

@@ -45,14 +45,11 @@ func (s shardLogs) StalePeek(shard uint32, op api.Op, set *policy.Set) ([]byte, 
 type policies struct{ node *raftnode.Node }
 
 func (p policies) Get(name string) (api.Policy, error) {
-	err := p.current() // before the look-up, which it is about
-	if stored, ok := p.node.Catalog().Policies[name]; ok {
-		return stored.Doc, nil
-	}
+	stored, err := p.stored(name)
 	if err != nil {
 		return api.Policy{}, err
 	}
-	return api.Policy{}, api.NewProblem(api.UnknownPolicy, "there is no policy %.140q", name)
+	return stored.Doc, nil
 }
 
 func (p policies) List() (api.PolicyList, error) {
@@ -77,14 +74,24 @@ func (p policies) current() error {
 	return e
 }
 
-func (p policies) Put(ctx context.Context, doc api.Policy, c httpapi.Condition, noForward bool) (httpapi.PutResult, error) {
-	res, err := p.node.ChangeCatalog(ctx, fsm.CatalogCommand{PutPolicy: &fsm.PutPolicy{
-		Policy: doc, IfMatch: c.IfMatch, AnyMatch: c.AnyMatch, NoneMatch: c.NoneMatch,
-	}}, noForward)
+func (p policies) Put(ctx context.Context, doc api.Policy, c httpapi.Condition, note httpapi.Note, noForward bool) (httpapi.PutResult, error) {
+	return p.put(ctx, &fsm.PutPolicy{
+		Policy: doc, IfMatch: c.IfMatch, AnyMatch: c.AnyMatch, NoneMatch: c.NoneMatch, Note: stamped(note),
+	}, noForward)
+}
+
+func (p policies) put(ctx context.Context, cmd *fsm.PutPolicy, noForward bool) (httpapi.PutResult, error) {
+	res, err := p.node.ChangeCatalog(ctx, fsm.CatalogCommand{PutPolicy: cmd}, noForward)
 	if err != nil {
 		return httpapi.PutResult{}, err
 	}
 	return httpapi.PutResult{Policy: *res.Policy, Created: res.Created, Unchanged: res.Unchanged}, nil
+}
+
+// stamped is the note of a command, with the time of this node's wall clock, which
+// is for people only.
+func stamped(n httpapi.Note) fsm.Note {
+	return fsm.Note{Author: n.Author, Reason: n.Reason, At: time.Now().UTC().Format(time.RFC3339)}
 }
 
 func (p policies) Delete(ctx context.Context, name string, c httpapi.Condition, noForward bool) error {
@@ -92,4 +99,98 @@ func (p policies) Delete(ctx context.Context, name string, c httpapi.Condition, 
 		Name: name, IfMatch: c.IfMatch, AnyMatch: c.AnyMatch,
 	}}, noForward)
 	return err
+}
+
+// stored is what the catalog holds of a policy.
+func (p policies) stored(name string) (*fsm.CatalogPolicy, error) {
+	err := p.current() // before the look-up, which it is about
+	if stored, ok := p.node.Catalog().Policies[name]; ok {
+		return stored, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return nil, api.NewProblem(api.UnknownPolicy, "there is no policy %.140q", name)
+}
+
+func (p policies) Revisions(name string) (api.RevisionList, error) {
+	stored, err := p.stored(name)
+	if err != nil {
+		return api.RevisionList{}, err
+	}
+	return api.RevisionList{Policy: name, Revision: stored.Doc.Revision, Revisions: stored.Revisions()}, nil
+}
+
+// Revert puts the document of an earlier revision. That is read from this node's
+// copy: what a policy was at a revision never changes.
+func (p policies) Revert(ctx context.Context, name string, revision uint64, c httpapi.Condition, note httpapi.Note, noForward bool) (httpapi.PutResult, error) {
+	stored, err := p.stored(name)
+	if err != nil {
+		return httpapi.PutResult{}, err
+	}
+	doc := stored.At(revision)
+	if doc == nil {
+		return httpapi.PutResult{}, api.NewProblem(api.NotFound, "policy %s has no revision %d, or it is no longer remembered", name, revision)
+	}
+	c.AnyMatch = c.IfMatch == nil // a policy that was deleted meanwhile stays away
+	return p.put(ctx, &fsm.PutPolicy{
+		Policy: *doc, IfMatch: c.IfMatch, AnyMatch: c.AnyMatch, Note: stamped(note), RevertedTo: doc.Revision,
+	}, noForward)
+}
+
+func (p policies) Overrides(name, after string, limit int) (api.OverrideList, error) {
+	stored, err := p.stored(name)
+	if err != nil {
+		return api.OverrideList{}, err
+	}
+	list := api.OverrideList{Policy: name, Revision: stored.Doc.Revision}
+	list.Overrides, list.Total = stored.Overrides(after, limit+1, p.node.CatalogTime())
+	if len(list.Overrides) > limit {
+		list.Overrides = list.Overrides[:limit]
+		list.After = list.Overrides[limit-1].Key
+	}
+	return list, nil
+}
+
+func (p policies) PutOverride(ctx context.Context, name string, o api.Override, c httpapi.Condition, author string, noForward bool) (httpapi.OverrideResult, error) {
+	res, err := p.node.ChangeCatalog(ctx, fsm.CatalogCommand{PutOverride: &fsm.PutOverride{
+		Policy: name, Override: o, IfMatch: c.IfMatch, AnyMatch: c.AnyMatch, Note: stamped(httpapi.Note{Author: author}),
+	}}, noForward)
+	if err != nil {
+		return httpapi.OverrideResult{}, err
+	}
+	return httpapi.OverrideResult{Override: *res.Override, Created: res.Created, PolicyRevision: res.PolicyRevision}, nil
+}
+
+func (p policies) DeleteOverride(ctx context.Context, name, key string, c httpapi.Condition, note httpapi.Note, noForward bool) (revision uint64, err error) {
+	res, err := p.node.ChangeCatalog(ctx, fsm.CatalogCommand{DeleteOverride: &fsm.DeleteOverride{
+		Policy: name, Key: key, IfMatch: c.IfMatch, AnyMatch: c.AnyMatch, Note: stamped(note),
+	}}, noForward)
+	return res.PolicyRevision, err
+}
+
+func (p policies) Matching(name, key string) (o api.Override, ok bool, err error) {
+	stored, err := p.stored(name)
+	if err != nil {
+		return o, false, err
+	}
+	o, ok = stored.Matching(key, p.node.CatalogTime())
+	return o, ok, nil
+}
+
+func (p policies) Enforcement() (api.Enforcement, error) {
+	if err := p.current(); err != nil {
+		return api.Enforcement{}, err
+	}
+	return p.node.Catalog().Enforcement, nil
+}
+
+func (p policies) SetEnforcement(ctx context.Context, value string, note httpapi.Note, noForward bool) (api.Enforcement, error) {
+	_, err := p.node.ChangeCatalog(ctx, fsm.CatalogCommand{SetEnforcement: &fsm.SetEnforcement{
+		Enforcement: value, Note: stamped(note),
+	}}, noForward)
+	if err != nil {
+		return api.Enforcement{}, err
+	}
+	return p.node.Catalog().Enforcement, nil
 }

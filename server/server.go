@@ -128,7 +128,7 @@ func New(cfg Config, opts ...Option) (_ *Server, err error) {
 	front.limiter = l
 	close(front.open)
 	handler := httpapi.New(httpapi.Config{
-		Limiter: l, Policies: policies{s.node}, Members: s.node, Cluster: s.node.Cluster,
+		Limiter: l, Policies: policies{s.node}, Overrides: policies{s.node}, Switch: policies{s.node}, Members: s.node, Cluster: s.node.Cluster,
 		Ready: s.checks, StalePeek: l.StalePeek,
 		Metrics:     promhttp.HandlerFor(registry, promhttp.HandlerOpts{}),
 		Registerer:  registry,

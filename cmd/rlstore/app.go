@@ -24,7 +24,7 @@ func (a *app) run(args []string) int {
 	root := a.command()
 	root.SetArgs(args)
 	cmd, err := root.ExecuteC()
-	if err != nil && !errors.Is(err, errDenied) {
+	if err != nil && !errors.Is(err, errDenied) && !errors.Is(err, errDiffers) {
 		text := sentence(err)
 		var usage *usageError
 		if errors.As(err, &usage) {
@@ -71,9 +71,13 @@ stderr. The flags below may be set in the environment too, as RLSTORE_ENDPOINTS.
 		newServe(a), newDev(a),
 		newTake(a), newPeek(a), newRefund(a), newReset(a),
 		group("policy", "Read and change the catalog of policies",
-			newPolicyList(a), newPolicyGet(a), newPolicyApply(a), newPolicyDelete(a), newPolicyLint(a)),
+			newPolicyList(a), newPolicyGet(a), newPolicyApply(a), newPolicyDiff(a), newPolicyDelete(a), newPolicyLint(a),
+			newPolicyHistory(a), newPolicyRevert(a),
+			group("override", "Give single keys of a policy limits of their own",
+				newOverrideSet(a), newOverrideList(a), newOverrideRemove(a))),
 		group("cluster", "Look at the cluster, and change who leads what",
-			newClusterStatus(a), newClusterJoin(a), newClusterRemove(a), newClusterTransfer(a)),
+			newClusterStatus(a), newClusterJoin(a), newClusterRemove(a), newClusterTransfer(a),
+			newClusterEnforcement(a)),
 		newBench(a),
 		group("config", "Look at a node's configuration", newConfigPrint(a)),
 		newVersion(a),

@@ -31,7 +31,11 @@ func runClusterStatus(cmd *cobra.Command, a *app) error {
 	}
 	if !a.json() {
 		// A table of its own each, so that one's columns don't widen the other's.
-		fmt.Fprintf(a.out, "cluster %s as %s sees it, slot map %d\n\n", s.ClusterID, s.NodeID, s.SlotMap.Version)
+		fmt.Fprintf(a.out, "cluster %s as %s sees it, slot map %d", s.ClusterID, s.NodeID, s.SlotMap.Version)
+		if s.Enforcement == api.EnforcementShadow || s.Enforcement == api.EnforcementOff {
+			fmt.Fprintf(a.out, ", enforcement %s", s.Enforcement)
+		}
+		fmt.Fprint(a.out, "\n\n")
 		if err := a.print(s, func(w io.Writer) { writeNodes(w, s.Nodes) }); err != nil {
 			return err
 		}

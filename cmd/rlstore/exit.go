@@ -13,7 +13,7 @@ import (
 // The exit codes, which scripts rely on.
 const (
 	exitOK          = 0  // done, or allowed
-	exitFailed      = 1  // anything else
+	exitFailed      = 1  // anything else; of policy diff, that something would change
 	exitUsage       = 2  // wrong usage
 	exitDenied      = 10 // the take was denied
 	exitUnavailable = 11 // nothing was applied

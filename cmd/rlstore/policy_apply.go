@@ -12,6 +12,7 @@ import (
 
 func newPolicyApply(a *app) *cobra.Command {
 	var file string
+	var o editOptions
 	cmd := &cobra.Command{
 		Use:   "apply -f FILE",
 		Short: "Create or replace the policies of a file; - is standard input",
@@ -23,14 +24,15 @@ the other and stops at the first that fails.`,
 			if file == "" {
 				return usagef("apply needs -f FILE")
 			}
-			return runPolicyApply(cmd, a, file)
+			return runPolicyApply(cmd, a, &o, file)
 		},
 	}
 	cmd.Flags().StringVarP(&file, "file", "f", "", "`file` of policies")
+	o.register(cmd)
 	return cmd
 }
 
-func runPolicyApply(cmd *cobra.Command, a *app, file string) error {
+func runPolicyApply(cmd *cobra.Command, a *app, o *editOptions, file string) error {
 	text, err := a.readFile(file)
 	if err != nil {
 		return err
@@ -47,7 +49,7 @@ func runPolicyApply(cmd *cobra.Command, a *app, file string) error {
 	defer c.Close()
 	applied := []api.Policy{}
 	for _, d := range docs {
-		p, perr := c.PutPolicy(cmd.Context(), d.Policy)
+		p, perr := c.PutPolicy(cmd.Context(), d.Policy, o.options()...)
 		if perr != nil {
 			err = &about{"policy " + d.Policy.Name, perr}
 			break

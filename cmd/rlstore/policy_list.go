@@ -35,10 +35,15 @@ func runPolicyList(cmd *cobra.Command, a *app) error {
 func writePolicies(w io.Writer, policies []api.Policy) {
 	row(w, "NAME", "REVISION", "MODE", "LIMITS")
 	for _, p := range policies {
-		var limits []string
-		for _, l := range p.Limits {
-			limits = append(limits, fmt.Sprintf("%s: %d per %s, burst %d", l.Name, l.Rate, l.Per, l.Burst))
-		}
-		row(w, p.Name, p.Revision, p.Mode, strings.Join(limits, "; "))
+		row(w, p.Name, p.Revision, p.Mode, limitsText(p.Limits))
 	}
+}
+
+// limitsText is a policy's limits in one line.
+func limitsText(limits []api.Limit) string {
+	var list []string
+	for _, l := range limits {
+		list = append(list, fmt.Sprintf("%s: %d per %s, burst %d", l.Name, l.Rate, l.Per, l.Burst))
+	}
+	return strings.Join(list, "; ")
 }
