@@ -59,7 +59,7 @@ bench: ## benchmarks; BENCH=regexp picks some
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...
 
 .PHONY: compare
-compare: ## rlstore beside Redis, etcd and the bare parts, in one table; COMPARE="-rounds 3"
+compare: ## rlstore beside Redis, etcd and the bare parts, in one table; COMPARE="-rounds 3", or -growth
 	bench/compare/compare.sh $(COMPARE)
 
 .PHONY: fuzz

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the peers from Debian's packages where they are missing, builds rlstore,
 # and measures all side by side. Arguments are those of the program here, such as
-# -rounds 3. Debian may start what it installs as services; they are not used.
+# -rounds 3 or -growth. Debian may start what it installs as services; they are not used.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 

@@ -5,7 +5,8 @@
 //
 //	make compare
 //
-// which installs what is missing. Each peer is at its best, and the table says how
+// which installs what is missing. With -growth it measures rlstore alone: how cost
+// grows with keys, batches, callers, shards and nodes, and what fsync costs. Each peer is at its best, and the table says how
 // it is not what rlstore is. Servers listen on free ports of the loopback interface
 // and keep their files in a temporary folder; both are gone at the end.
 package main
@@ -31,6 +32,7 @@ func main() {
 	flag.StringVar(&r.rlstore, "rlstore", "bin/rlstore", "the program to measure")
 	flag.IntVar(&r.keys, "keys", 100_000, "how many keys")
 	flag.DurationVar(&r.duration, "duration", 5*time.Second, "of each measurement; a fifth of it goes before, as a warm-up")
+	flag.BoolVar(&r.growth, "growth", false, "instead, measure how rlstore's cost grows with keys, batches, callers, shards, nodes, and fsync")
 	rounds := flag.Int("rounds", 1, "how often all is measured; the table has the medians")
 	dir := flag.String("dir", os.TempDir(), "where the servers' files go; the disk matters")
 	bare := flag.String("serve-bare", "", "be the bare HTTP handler, at this address")
@@ -51,6 +53,7 @@ type run struct {
 	rlstore  string
 	keys     int
 	duration time.Duration
+	growth   bool
 
 	lab
 	figures figures
@@ -66,6 +69,11 @@ func (r *run) all(dir string, rounds int) (err error) {
 	}
 	defer os.RemoveAll(r.lab.dir)
 	if r.rlstore, err = filepath.Abs(r.rlstore); err != nil {
+		return err
+	}
+	if r.growth {
+		err := r.measureGrowth(ctx, os.Stdout)
+		r.stop()
 		return err
 	}
 	r.figures = figures{}

@@ -149,34 +149,41 @@ func answers(ctx context.Context, url string) bool {
 	return res.StatusCode < 500
 }
 
-// ours starts three nodes as a user would, with default settings, and measures.
-func (r *run) ours(ctx context.Context) error {
-	const nodes = 3
+// cluster starts nodes as a user would, with default settings but for flags, and
+// returns their base URLs.
+func (r *run) cluster(ctx context.Context, nodes int, flags ...string) ([]string, error) {
 	addrs, err := freePorts(2 * nodes)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var urls []string
 	for i := range nodes {
 		dir, err := r.folder("rlstore")
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if err := r.start(r.rlstore, "serve", "--node-id", fmt.Sprintf("n%d", i+1), "--data-dir", dir,
+		args := append([]string{"serve", "--node-id", fmt.Sprintf("n%d", i+1), "--data-dir", dir,
 			"--http-addr", addrs[i], "--raft-addr", addrs[nodes+i], "--bootstrap-expect", strconv.Itoa(nodes),
-			"--join", strings.Join(addrs[nodes:], ",")); err != nil {
-			return err
+			"--join", strings.Join(addrs[nodes:], ",")}, flags...)
+		if err := r.start(r.rlstore, args...); err != nil {
+			return nil, err
 		}
 		urls = append(urls, "http://"+addrs[i])
 	}
-	if err := eventually(ctx, "rlstore", func() bool {
+	return urls, eventually(ctx, "rlstore", func() bool {
 		for _, u := range urls {
 			if !answers(ctx, u+"/readyz") {
 				return false
 			}
 		}
 		return true
-	}); err != nil {
+	})
+}
+
+// ours measures three nodes with default settings.
+func (r *run) ours(ctx context.Context) error {
+	urls, err := r.cluster(ctx, 3)
+	if err != nil {
 		return err
 	}
 	hot := r.load(batchCallers, batch)
@@ -203,23 +210,29 @@ func (r *run) ours(ctx context.Context) error {
 	return r.wrk(ctx, "rlstore json", urls[0])
 }
 
-// bench runs rlstore bench.
+// bench keeps what rlstore bench finds.
 func (r *run) bench(ctx context.Context, urls []string, name string, c load.Config) error {
-	out, err := output(ctx, r.rlstore, "bench", "--endpoints", strings.Join(urls, ","), "-o", "json",
-		"--keys", strconv.Itoa(c.Keys), "--distribution", c.Distribution, "--concurrency", strconv.Itoa(c.Concurrency),
-		"--batch", strconv.Itoa(c.Batch), "--rate", strconv.FormatInt(c.Rate, 10),
-		"--warmup", c.Warmup.String(), "--duration", c.Duration.String(), "--timeout", "10s")
+	result, err := r.runBench(ctx, urls, c)
 	if err != nil {
-		return err
-	}
-	var result load.Result
-	if err := json.Unmarshal([]byte(out), &result); err != nil {
 		return err
 	}
 	if result.Unsent > 0 {
 		log.Printf("  %s: %d takes were not sent in time", name, result.Unsent)
 	}
-	return r.keep(name, &result)
+	return r.keep(name, result)
+}
+
+// runBench runs rlstore bench.
+func (r *run) runBench(ctx context.Context, urls []string, c load.Config) (*load.Result, error) {
+	out, err := output(ctx, r.rlstore, "bench", "--endpoints", strings.Join(urls, ","), "-o", "json",
+		"--keys", strconv.Itoa(c.Keys), "--distribution", c.Distribution, "--concurrency", strconv.Itoa(c.Concurrency),
+		"--batch", strconv.Itoa(c.Batch), "--rate", strconv.FormatInt(c.Rate, 10),
+		"--warmup", c.Warmup.String(), "--duration", c.Duration.String(), "--timeout", "10s")
+	if err != nil {
+		return nil, err
+	}
+	result := &load.Result{}
+	return result, json.Unmarshal([]byte(out), result)
 }
 
 // takes makes the requests before it sends the first, so that wrk has little to do.
