@@ -75,7 +75,7 @@ type RemoveMember struct {
 
 // PutOverride adds an override to a policy, or replaces the one of the same key.
 type PutOverride struct {
-	Policy   string       `json:"policy"`
+	Policy   string       `json:"name"`
 	Override api.Override `json:"override"`            // normalized, with nothing of what the server sets
 	IfMatch  *uint64      `json:"if_match,omitempty"`  // only if the policy exists at this revision
 	AnyMatch bool         `json:"any_match,omitempty"` // only if the policy exists
@@ -84,7 +84,7 @@ type PutOverride struct {
 
 // DeleteOverride removes an override from a policy.
 type DeleteOverride struct {
-	Policy   string  `json:"policy"`
+	Policy   string  `json:"name"`
 	Key      string  `json:"key"`
 	IfMatch  *uint64 `json:"if_match,omitempty"`  // only if the policy exists at this revision
 	AnyMatch bool    `json:"any_match,omitempty"` // only if the policy exists

@@ -397,7 +397,7 @@ func TestWhatACatalogDoesNotKnowHaltsItForGood(t *testing.T) {
 		"two bodies":          {sealed(1, kindDeletePolicy, `{"name":"a"}{}`), "follows its end"},
 		"not JSON":            {sealed(1, kindPutPolicy, `name: a`), "malformed"},
 		"an unknown switch":   {sealed(1, kindSetEnforcement, `{"enforcement":"maybe"}`), "maybe"},
-		"a keyless override":  {sealed(1, kindPutOverride, `{"policy":"a","override":{"key":"","limits":[]}}`), `policy ""`},
+		"a keyless override":  {sealed(1, kindPutOverride, `{"name":"a","override":{"key":"","limits":[]}}`), `policy ""`},
 		"a broken slot map":   {sealed(1, kindCatalogInit, `{"cluster_id":"c","slot_map":{"version":1,"ranges":[]}}`), "covers 0"},
 		"an anonymous node":   {sealed(1, kindRemoveMember, `{"id":""}`), "not a node id"},
 		"an anonymous policy": {sealed(1, kindPutPolicy, `{"policy":{"mode":"strict",`+limits+`}}`), `policy ""`},

@@ -36,7 +36,7 @@ func (c *checker) bounds(places []*place) {
 			op = &c.h.Ops[p.owner]
 			what = op.told()
 			if op.Answer.Revision != set.revision {
-				set = c.numbersOf(set.policy, op.Answer.Revision)
+				set = c.numbersOf(set.policy, p.op.key, op.Answer.Revision)
 			}
 		}
 		if what != allowed && what != refunded && what != forgot {

@@ -27,16 +27,62 @@ type catalog struct {
 	mapped   bool // there is a slot map
 	current  map[string]*api.Policy
 	docs     map[setKey]*api.Policy // all that ever were
-	sets     map[setKey]*numbers    // what they resolve to
+	sets     map[setKey]*resolved   // what they resolve to
 	deleted  map[string]int         // times, by name
 	removed  map[string]bool        // members, by id
+
+	now         uint64                          // cluster time
+	overrides   map[string]map[string]*override // by policy and key
+	renewed     map[setKey]bool                 // revisions that changes of overrides made
+	enforcement string
+}
+
+// override is one of a policy, with the cluster time at which it expires.
+type override struct {
+	api.Override
+	expires uint64 // 0 is never
+}
+
+// resolved is what a policy and its overrides are at a revision.
+type resolved struct {
+	policy    *numbers
+	overrides map[string]*numbers // by key or pattern
+}
+
+// of is what decides about a key: "key or a pattern with a trailing *; the longest
+// match wins", and an exact key before any pattern.
+func (r *resolved) of(key string) *numbers {
+	if s := r.overrides[key]; s != nil && !strings.HasSuffix(key, "*") {
+		return s
+	}
+	best, decides := -1, r.policy
+	for pattern, s := range r.overrides {
+		prefix, ok := strings.CutSuffix(pattern, "*")
+		if ok && strings.HasPrefix(key, prefix) && len(prefix) > best {
+			best, decides = len(prefix), s
+		}
+	}
+	return decides
+}
+
+// has says whether some key is decided by s.
+func (r *resolved) has(s *numbers) bool {
+	if s.same(r.policy) {
+		return true
+	}
+	for _, o := range r.overrides {
+		if s.same(o) {
+			return true
+		}
+	}
+	return false
 }
 
 func newCatalog() *catalog {
 	return &catalog{
 		current: map[string]*api.Policy{}, docs: map[setKey]*api.Policy{},
-		sets: map[setKey]*numbers{}, deleted: map[string]int{},
-		removed: map[string]bool{},
+		sets: map[setKey]*resolved{}, deleted: map[string]int{},
+		removed: map[string]bool{}, overrides: map[string]map[string]*override{}, renewed: map[setKey]bool{}, enforcement: "enforce",
 	}
 }
 
@@ -50,6 +96,15 @@ type catalogBody struct {
 	AnyMatch  bool        `json:"any_match"`
 	NoneMatch bool        `json:"none_match"`
 	ID        string      `json:"id"` // of a removed member
+
+	Override    api.Override `json:"override"`
+	Key         string       `json:"key"`
+	Enforcement string       `json:"enforcement"`
+
+	Author     string `json:"author"`
+	Reason     string `json:"reason"`
+	At         string `json:"at"`
+	RevertedTo uint64 `json:"reverted_to"`
 }
 
 // maxPolicies is how many policies a catalog holds.
@@ -74,7 +129,23 @@ func (c *catalog) replay(log *groupLog, r *Report) {
 			r.add(BadEntry, "index %d of the catalog: %v", e.Index, err)
 			return
 		}
+		c.now = max(c.now, d.stamp)
 		switch d.kind {
+		case entryPutOverride:
+			c.putOverride(&body)
+		case entryDeleteOverride:
+			if old := c.current[body.Name]; old != nil && body.meets(old) && c.overrides[old.Name][body.Key] != nil {
+				delete(c.overrides[old.Name], body.Key)
+				c.revision++
+				c.renew(old)
+			}
+		case entryExpire:
+			c.expire()
+		case entryEnforcement:
+			if body.Enforcement != c.enforcement {
+				c.enforcement = body.Enforcement
+				c.revision++
+			}
 		case entryInit: // "It has an effect only while the catalog has no slot map"
 			if !c.mapped {
 				c.mapped = true
@@ -91,6 +162,7 @@ func (c *catalog) replay(log *groupLog, r *Report) {
 			if old := c.current[body.Name]; old != nil && body.meets(old) {
 				c.revision++
 				delete(c.current, body.Name)
+				delete(c.overrides, body.Name)
 				c.deleted[body.Name]++
 			}
 		}
@@ -126,7 +198,85 @@ func (b *catalogBody) meets(old *api.Policy) bool {
 
 func (c *catalog) know(doc *api.Policy) {
 	key := setKey{doc.Name, doc.Revision}
-	c.docs[key], c.sets[key] = doc, resolve(doc)
+	r := &resolved{policy: resolve(doc), overrides: map[string]*numbers{}}
+	for pattern, o := range c.overrides[doc.Name] {
+		under := *doc
+		under.Limits = o.Limits
+		r.overrides[pattern] = resolve(&under)
+	}
+	c.docs[key], c.sets[key] = doc, r
+}
+
+// renew gives a policy the revision of a change of its overrides, of which no
+// history tells.
+func (c *catalog) renew(old *api.Policy) {
+	doc := *old
+	doc.Revision = c.revision
+	c.current[doc.Name] = &doc
+	c.know(&doc)
+	c.renewed[setKey{doc.Name, doc.Revision}] = true
+}
+
+// maxOverrides and maxPrefixes bound the overrides of the catalog, and the lengths
+// of the prefixes in one policy.
+const (
+	maxOverrides = 200_000
+	maxPrefixes  = 64
+)
+
+func (c *catalog) putOverride(body *catalogBody) {
+	doc, o := c.current[body.Name], &override{Override: body.Override}
+	if doc == nil || !body.meets(doc) {
+		return
+	}
+	all := c.overrides[doc.Name]
+	had := all[o.Key]
+	total, lengths := 0, map[int]bool{}
+	for _, of := range c.overrides {
+		total += len(of)
+	}
+	for key := range all {
+		if prefix, ok := strings.CutSuffix(key, "*"); ok {
+			lengths[len(prefix)] = true
+		}
+	}
+	prefix, pattern := strings.CutSuffix(o.Key, "*")
+	switch {
+	case had != nil && had.expires == 0 && o.TTL == 0 && had.Reason == o.Reason && reflect.DeepEqual(had.Limits, o.Limits):
+		return // "all was as the command wants it already"
+	case had == nil && total >= maxOverrides, pattern && !lengths[len(prefix)] && len(lengths) >= maxPrefixes:
+		return
+	}
+	if o.TTL != 0 {
+		o.expires = c.now + uint64(o.TTL)
+	}
+	if all == nil {
+		all = map[string]*override{}
+		c.overrides[doc.Name] = all
+	}
+	all[o.Key] = o
+	c.revision++
+	c.renew(doc)
+}
+
+// expire removes what is over. "It is one change of the catalog, however many they
+// are."
+func (c *catalog) expire() {
+	touched := map[string]bool{}
+	for name, all := range c.overrides {
+		for key, o := range all {
+			if o.expires != 0 && o.expires <= c.now {
+				delete(all, key)
+				touched[name] = true
+			}
+		}
+	}
+	if len(touched) > 0 {
+		c.revision++
+	}
+	for name := range touched {
+		c.renew(c.current[name])
+	}
 }
 
 // edits compares the recorded edits with the catalog's log.
@@ -159,7 +309,7 @@ func (c *checker) edits() {
 		}
 	}
 	for key := range c.catalog.docs {
-		if !known[key] && !unknown[key.policy] {
+		if !known[key] && !unknown[key.policy] && !c.catalog.renewed[key] {
 			c.report.UnrecordedEdits++
 		}
 	}
@@ -188,15 +338,18 @@ func newestBefore(edits []*Edit) func(ns int64) uint64 {
 	}
 }
 
-// numbersOf returns what a policy resolved to at a revision, or nil.
-func (c *checker) numbersOf(policy string, revision uint64) *numbers {
-	return c.catalog.sets[setKey{policy, revision}]
+// numbersOf returns what a policy resolved to for a key at a revision, or nil.
+func (c *checker) numbersOf(policy, key string, revision uint64) *numbers {
+	if r := c.catalog.sets[setKey{policy, revision}]; r != nil {
+		return r.of(key)
+	}
+	return nil
 }
 
 // setAt returns the same, and for limits that are in no catalog what a shard's
 // log has, as far as it was read.
-func (c *checker) setAt(policy string, revision uint64) *numbers {
-	if s := c.numbersOf(policy, revision); s != nil {
+func (c *checker) setAt(policy, key string, revision uint64) *numbers {
+	if s := c.numbersOf(policy, key, revision); s != nil {
 		return s
 	}
 	for _, s := range c.sets {
@@ -211,7 +364,7 @@ func (c *checker) setAt(policy string, revision uint64) *numbers {
 // catalog.
 func (c *checker) checkSets() {
 	for _, s := range c.sets {
-		doc := c.numbersOf(s.policy, s.revision)
+		doc := c.catalog.sets[setKey{s.policy, s.revision}]
 		switch {
 		case s.revision == 0 && s.refusal == api.UnknownPolicy:
 		case strings.HasPrefix(s.policy, inlinePrefix):
@@ -223,8 +376,19 @@ func (c *checker) checkSets() {
 			c.report.SetsUnseen++
 		case doc == nil:
 			c.report.add(UnknownLimits, "the limits %s are in a shard's log, and the catalog never had that revision of the policy", s)
-		case !s.same(doc):
-			c.report.add(UnknownLimits, "the limits %s are in a shard's log, and in the catalog they are %s", s, doc)
+		case !doc.has(s):
+			c.report.add(UnknownLimits, "the limits %s are in a shard's log, and in the catalog they are %s, or those of its %d overrides", s, doc.policy, len(doc.overrides))
+		}
+	}
+}
+
+// checkOverrides checks that each operation of a log has the limits that the
+// catalog gives its key, at the revision that it names.
+func (c *checker) checkOverrides(places []*place) {
+	for _, p := range places {
+		s := p.op.set
+		if want := c.numbersOf(s.policy, p.op.key, s.revision); want != nil && !s.same(want) {
+			c.report.add(UnknownLimits, "%s has the limits %s, and the catalog gives the key %s", p.describe(), s, want)
 		}
 	}
 }

@@ -82,6 +82,7 @@ func Check(in Input) *Report {
 		c.lost()
 		c.owners(places)
 		for _, p := range places {
+			c.checkOverrides(p)
 			c.bounds(p)
 		}
 		c.stalePolicies()

@@ -21,6 +21,11 @@ const (
 	entryPut    = 65
 	entryDelete = 66
 	entryRemove = 67 // of a member
+
+	entryPutOverride    = 68
+	entryDeleteOverride = 69
+	entryExpire         = 70 // of overrides
+	entryEnforcement    = 71
 )
 
 // kinds are the names of operations in a history, by their number in the log.
@@ -157,7 +162,8 @@ func decode(data []byte, sets map[string]*numbers) (*logEntry, error) {
 	case entryOwn:
 		e.own, err = decodeOwn(&c)
 	case entryTick:
-	case entryInit, entryPut, entryDelete, entryRemove:
+	case entryInit, entryPut, entryDelete, entryRemove,
+		entryPutOverride, entryDeleteOverride, entryExpire, entryEnforcement:
 		e.body, c.b = c.b, nil
 	default:
 		return nil, fmt.Errorf("its kind is %d", kind)
@@ -251,7 +257,7 @@ func decodeGroup(c *cutter, table []*numbers) (g logGroup, err error) {
 func decodeOp(c *cutter, sets []*numbers) (op logOp, err error) {
 	head := c.fixed(1)
 	kind := head & 0x0f
-	if head > 0x1f || kind >= uint64(len(kinds)) {
+	if head&^0x40 > 0x1f || kind >= uint64(len(kinds)) || head&0x40 != 0 && kinds[kind] != peek {
 		return op, fmt.Errorf("its first byte is %#x", head)
 	}
 	op.kind = kinds[kind]
@@ -260,7 +266,7 @@ func decodeOp(c *cutter, sets []*numbers) (op logOp, err error) {
 		return op, fmt.Errorf("it names policy %d of %d", at, len(sets))
 	}
 	op.set = sets[at]
-	if op.kind == take || op.kind == refund {
+	if op.kind == take || op.kind == refund || head&0x40 != 0 {
 		op.cost = c.positive()
 	}
 	op.key = c.text()

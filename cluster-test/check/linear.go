@@ -114,7 +114,7 @@ func (c *checker) linearSet(policy string, ops []int, edited bool) (set *numbers
 			continue
 		}
 		if set == nil {
-			set = c.setAt(policy, op.Answer.Revision)
+			set = c.setAt(policy, op.Key, op.Answer.Revision)
 		}
 		if set == nil || op.Answer.Revision != set.revision {
 			return nil

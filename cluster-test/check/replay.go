@@ -217,7 +217,7 @@ func (rp *replay) stale(index uint64) {
 // have now. Whatever revision its node knew, the answer is as if it had known the
 // one that answered: an older one gives way to the bucket's.
 func (rp *replay) differsStale(op *Op) string {
-	set := rp.c.setAt(op.Policy, op.Answer.Revision)
+	set := rp.c.setAt(op.Policy, op.Key, op.Answer.Revision)
 	if set == nil {
 		if op.inline() || !rp.c.catalog.seen {
 			return "" // limits that no log shows

@@ -145,6 +145,20 @@ func (w *world) edit(name string, limits ...api.Limit) {
 	w.h.Edits = append(w.h.Edits, e)
 }
 
+// pattern is that of some keys, or one of them.
+func (w *world) pattern() string {
+	return []string{"*", "{1}*", "{2}0", "{0}1", "{"}[w.rnd.IntN(5)] + []string{"", "*"}[w.rnd.IntN(2)]
+}
+
+// except gives some keys of the policy api another limit, for a time or for good.
+func (w *world) except(l api.Limit) {
+	o := api.Override{Key: w.pattern(), Limits: []api.Limit{l}}
+	if w.chance(40) {
+		o.TTL = api.Duration(time.Second)
+	}
+	w.command(fsm.CatalogCommand{PutOverride: &fsm.PutOverride{Policy: "api", Override: o}})
+}
+
 func (w *world) remove(name string) {
 	call := w.now
 	w.pass(2)
@@ -206,7 +220,12 @@ func (w *world) step() {
 		s.lag += w.rnd.Int64N(1e8)
 	case n < 994 && !w.steady:
 		rate, burst := w.rnd.Int64N(20)+1, w.rnd.Int64N(15)+3
-		switch w.rnd.IntN(4) {
+		switch w.rnd.IntN(7) {
+		case 4, 5:
+			w.except(api.Limit{Name: "burst", Algorithm: "token_bucket", Rate: rate, Per: api.Duration(time.Second), Burst: burst})
+		case 6:
+			w.command(fsm.CatalogCommand{DeleteOverride: &fsm.DeleteOverride{Policy: "api", Key: w.pattern()}})
+			w.command(fsm.CatalogCommand{ExpireOverrides: &fsm.ExpireOverrides{}})
 		case 0:
 			w.edit("api", api.Limit{Name: "burst", Rate: rate, Per: api.Duration(time.Second), Burst: burst})
 		case 1:
@@ -324,8 +343,15 @@ func (w *world) add(b *sent, view *fsm.CatalogView, client int, tag string, atom
 		}
 		set = policy.Unknown(op.Policy)
 	}
-	at := b.batch.Ref(op.Policy)
-	if at == len(b.sets) {
+	if set.Overrides != nil {
+		if o := set.Overrides.Override(op.Key); o != nil {
+			set = o
+		}
+	}
+	at := slices.Index(b.sets, set)
+	if at < 0 {
+		at = len(b.sets)
+		b.batch.Policies = append(b.batch.Policies, api.PolicyRef{Name: op.Policy})
 		b.sets = append(b.sets, set)
 	}
 	b.batch.Add(api.Op{Kind: api.Kind(slices.Index(kinds[:], op.Kind)), Policy: at, Cost: op.Cost, Key: op.Key, RequestID: op.RequestID})
