@@ -20,9 +20,9 @@ import (
 //	uvarint  number of operations, 1 to 10,000; each
 //	           u8       bits 0-3 kind: 0 take, 1 peek, 2 refund, 3 reset;
 //	                    bit 4: a request id follows the key; bit 5: a take may
-//	                    wait; other bits are 0
+//	                    wait; bit 6: a peek has a cost; other bits are 0
 //	           uvarint  index of the policy
-//	           uvarint  cost, for a take and a refund only
+//	           uvarint  cost, for a take and a refund, and not 0 if bit 6
 //	           uvarint  milliseconds that the take may wait, not 0, if bit 5
 //	           uvarint  length of the key, and its bytes
 //	           uvarint  length of the request id, and its bytes, if bit 4
@@ -36,6 +36,7 @@ const (
 
 	opRequestID = 1 << 4
 	opMaxWait   = 1 << 5
+	opPeekCost  = 1 << 6
 )
 
 // Kind says what an operation does.
@@ -66,7 +67,7 @@ func (k Kind) hasCost() bool { return k == Take || k == Refund }
 type Op struct {
 	Kind      Kind
 	Policy    int   // index into Batch.Policies
-	Cost      int64 // 1 to MaxCost for a take and a refund, else 0
+	Cost      int64 // 1 to MaxCost for a take and a refund; of a peek the take that it asks about, 0 is 1; else 0
 	Key       string
 	RequestID string // "" is none
 	MaxWait   int64  // of a take: milliseconds for which it may borrow from the future, 0 to MaxWait
@@ -127,9 +128,13 @@ func AppendOp(dst []byte, op Op) []byte {
 	if op.MaxWait != 0 {
 		head |= opMaxWait
 	}
+	peekCost := op.Kind == Peek && op.Cost != 0
+	if peekCost {
+		head |= opPeekCost
+	}
 	dst = append(dst, head)
 	dst = binary.AppendUvarint(dst, uint64(op.Policy))
-	if op.Kind.hasCost() {
+	if op.Kind.hasCost() || peekCost {
 		dst = binary.AppendUvarint(dst, uint64(op.Cost))
 	}
 	if op.MaxWait != 0 {
@@ -151,7 +156,8 @@ func DecodeOp(b []byte) (op Op, rest []byte, err error) {
 	head := b[0]
 	b = b[1:]
 	op.Kind = Kind(head & 0x0f)
-	if head&^(0x0f|opRequestID|opMaxWait) != 0 || op.Kind > Reset || head&opMaxWait != 0 && op.Kind != Take {
+	if head&^(0x0f|opRequestID|opMaxWait|opPeekCost) != 0 || op.Kind > Reset || head&opMaxWait != 0 && op.Kind != Take ||
+		head&opPeekCost != 0 && op.Kind != Peek {
 		return op, nil, fmt.Errorf("unknown operation %#02x", head)
 	}
 	v, n := uvarint(b)
@@ -160,9 +166,9 @@ func DecodeOp(b []byte) (op Op, rest []byte, err error) {
 	}
 	op.Policy = int(v)
 	b = b[n:]
-	if op.Kind.hasCost() {
+	if op.Kind.hasCost() || head&opPeekCost != 0 {
 		v, n = uvarint(b)
-		if n <= 0 || v > 1<<62 {
+		if n <= 0 || v > 1<<62 || v == 0 && head&opPeekCost != 0 {
 			return op, nil, errShort
 		}
 		op.Cost = int64(v)
@@ -196,7 +202,7 @@ func (op *Op) Check() error {
 	if err := CheckKey(op.Key); err != nil {
 		return err
 	}
-	if op.Kind.hasCost() {
+	if op.Kind.hasCost() || op.Kind == Peek && op.Cost != 0 {
 		if err := CheckCost(op.Cost); err != nil {
 			return err
 		}

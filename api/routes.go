@@ -38,6 +38,7 @@ var Routes = []Route{
 	{"peek", "POST", "/v1/peek", "a bucket's state"},
 	{"refund", "POST", "/v1/refund", "give tokens back"},
 	{"reset", "POST", "/v1/reset", "forget a bucket"},
+	{"explain", "POST", "/v1/explain", "why a take would be decided as it would"},
 	{"policy-list", "GET", "/v1/policies", "every policy"},
 	{"policy-post", "POST", "/v1/policies", "create or replace a policy, under the name in its document"},
 	// Before those of policies: behind a namespace these words are no policy's name.

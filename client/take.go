@@ -2,7 +2,9 @@ package client
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"net/http"
 	"slices"
 
 	"github.com/rlstore/rlstore/api"
@@ -29,6 +31,18 @@ func (c *Client) Take(ctx context.Context, policy, key string, cost int64, opts 
 func (c *Client) Peek(ctx context.Context, policy, key string, opts ...TakeOption) (State, error) {
 	s, _, err := c.peek(ctx, policy, key, opts)
 	return s, err
+}
+
+// Explain tells why a take of cost would be decided as it would, and changes
+// nothing.
+func (c *Client) Explain(ctx context.Context, policy, key string, cost int64) (api.Explanation, error) {
+	var x api.Explanation
+	body, err := json.Marshal(api.ExplainRequest{Policy: policy, Key: key, Cost: &cost})
+	if err != nil {
+		return x, fail(ErrInvalidRequest, err, nil)
+	}
+	_, err = c.ask(ctx, &exchange{method: http.MethodPost, path: "/v1/explain", media: api.MediaJSON, body: body, answer: &x})
+	return x, err
 }
 
 // peek is Peek, and also the rate of the limit that binds, in tokens a second.

@@ -325,7 +325,14 @@ func (m *Buckets) applyOp(st *staged, offset uint32) opError {
 		}
 	case api.Peek:
 		res.Status = api.StatusState
-		b.describe(res, 1)
+		switch {
+		case op.Cost > b.set.minBurst:
+			return exceeds(op.Cost, b.set)
+		case op.Cost > 0 && !b.passes(op.Cost):
+			b.deny(res, op.Cost)
+		default:
+			b.describe(res, max(1, op.Cost))
+		}
 	case api.Refund:
 		res.Status = api.StatusRefunded
 		if b.refund(res, op.Cost) {

@@ -60,13 +60,13 @@ func (a *answer) respondTake(w http.ResponseWriter, r *http.Request, denied int)
 	d := a.decision()
 	a.setRateLimit(w.Header())
 	if d.Allowed || denied == http.StatusOK {
-		respondDecision(w, http.StatusOK, &d)
+		respond(w, http.StatusOK, api.MediaJSON, d)
 		return nil
 	}
 	wait := a.res.Limits[a.res.Binding].RetryAfter
 	w.Header().Set("Retry-After", strconv.FormatInt(ceil(wait, 1e6), 10))
 	if denied != http.StatusTooManyRequests {
-		respondDecision(w, denied, &d)
+		respond(w, denied, api.MediaJSON, d)
 		return nil
 	}
 	p := api.NewProblem(api.QuotaExceeded, "the limit %q of policy %q has %d of %d tokens left; the same take passes in %d ms",
@@ -112,8 +112,8 @@ func (a *answer) setRateLimit(h http.Header) {
 		states = strconv.AppendInt(states, min(ceil(wait, 1e6), maxField), 10)
 	}
 	// Not by Set, which would write "Ratelimit".
-	v := []string{string(policies), string(states)}
-	h["RateLimit-Policy"], h["RateLimit"] = v[:1:1], v[1:]
+	h["RateLimit-Policy"] = []string{string(policies)}
+	h["RateLimit"] = []string{string(states)}
 }
 
 // maxField is the largest integer of a structured field (RFC 9651, 3.3.1).

@@ -60,6 +60,8 @@ type Overrides interface {
 	PutOverride(ctx context.Context, name string, o api.Override, cond Condition, author string, noForward bool) (OverrideResult, error)
 	// DeleteOverride returns the policy's revision after it.
 	DeleteOverride(ctx context.Context, name, key string, cond Condition, note Note, noForward bool) (revision uint64, err error)
+	// Matching returns the override that applies to a key; it is false if none does.
+	Matching(name, key string) (api.Override, bool, error)
 }
 
 // OverrideResult tells what became of an override that was put.

@@ -281,6 +281,16 @@ func (w worldPolicies) DeleteOverride(_ context.Context, name, key string, c Con
 	return res.PolicyRevision, nil
 }
 
+func (w worldPolicies) Matching(name, key string) (api.Override, bool, error) {
+	p, err := w.stored(name)
+	if err != nil {
+		return api.Override{}, false, err
+	}
+	now, _ := w.catalog.Last()
+	o, ok := p.Matching(key, now)
+	return o, ok, nil
+}
+
 func (w worldPolicies) Enforcement() (api.Enforcement, error) {
 	return w.catalog.View().Enforcement, nil
 }

@@ -181,7 +181,7 @@ func (l *Limiter) check(op *api.Op, b *api.Batch, sets []*policy.Set, override *
 	if override != nil {
 		s = override
 	}
-	if op.Kind == api.Take && op.Cost > s.MinBurst && !mayRepeat {
+	if (op.Kind == api.Take || op.Kind == api.Peek) && op.Cost > s.MinBurst && !mayRepeat {
 		return api.NewProblem(api.CostExceedsBurst, "the cost is %d, and the smallest burst of the policy %d: it could never pass", op.Cost, s.MinBurst)
 	}
 	if op.RequestID != "" {

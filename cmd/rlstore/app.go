@@ -69,7 +69,7 @@ stderr. The flags below may be set in the environment too, as RLSTORE_ENDPOINTS.
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(
 		newServe(a), newDev(a),
-		newTake(a), newPeek(a), newRefund(a), newReset(a),
+		newTake(a), newPeek(a), newRefund(a), newReset(a), newExplain(a),
 		group("policy", "Read and change the catalog of policies",
 			newPolicyList(a), newPolicyGet(a), newPolicyApply(a), newPolicyDiff(a), newPolicyDelete(a), newPolicyLint(a),
 			newPolicyHistory(a), newPolicyRevert(a),
