@@ -60,13 +60,13 @@ func (a *answer) respondTake(w http.ResponseWriter, r *http.Request, denied int)
 	d := a.decision()
 	a.setRateLimit(w.Header())
 	if d.Allowed || denied == http.StatusOK {
-		respond(w, http.StatusOK, api.MediaJSON, d)
+		respondDecision(w, http.StatusOK, &d)
 		return nil
 	}
 	wait := a.res.Limits[a.res.Binding].RetryAfter
 	w.Header().Set("Retry-After", strconv.FormatInt(ceil(wait, 1e6), 10))
 	if denied != http.StatusTooManyRequests {
-		respond(w, denied, api.MediaJSON, d)
+		respondDecision(w, denied, &d)
 		return nil
 	}
 	p := api.NewProblem(api.QuotaExceeded, "the limit %q of policy %q has %d of %d tokens left; the same take passes in %d ms",
@@ -112,8 +112,8 @@ func (a *answer) setRateLimit(h http.Header) {
 		states = strconv.AppendInt(states, min(ceil(wait, 1e6), maxField), 10)
 	}
 	// Not by Set, which would write "Ratelimit".
-	h["RateLimit-Policy"] = []string{string(policies)}
-	h["RateLimit"] = []string{string(states)}
+	v := []string{string(policies), string(states)}
+	h["RateLimit-Policy"], h["RateLimit"] = v[:1:1], v[1:]
 }
 
 // maxField is the largest integer of a structured field (RFC 9651, 3.3.1).

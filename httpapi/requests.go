@@ -42,7 +42,7 @@ type refundRequest struct {
 type batch struct {
 	api.Batch
 	inline bool           // limits in requests are allowed
-	refs   map[string]int // of names, and of inline limits behind a NUL
+	refs   map[string]int // by refID; nil while there is one policy at most
 }
 
 // add checks what only JSON can get wrong, or the binary form cannot hold, and
@@ -82,22 +82,32 @@ func (b *batch) add(kind api.Kind, t *takeRequest) error {
 
 // ref returns the index of the operation's limits among the batch's policies.
 func (b *batch) ref(t *takeRequest) int {
-	ref, id := api.PolicyRef{}, ""
+	var ref api.PolicyRef
 	if t.Policy != nil {
 		ref.Name = *t.Policy
-		id = ref.Name
 	} else {
 		ref.Inline = t.Limits
-		id = "\x00" + string(t.Limits)
 	}
+	switch {
+	case len(b.Policies) == 0:
+		b.Policies = []api.PolicyRef{ref}
+		return 0
+	case b.refs == nil:
+		b.refs = map[string]int{refID(b.Policies[0]): 0}
+	}
+	id := refID(ref)
 	if n, ok := b.refs[id]; ok {
 		return n
-	}
-	if b.refs == nil {
-		b.refs = map[string]int{}
 	}
 	n := len(b.Policies)
 	b.Policies = append(b.Policies, ref)
 	b.refs[id] = n
 	return n
+}
+
+func refID(ref api.PolicyRef) string {
+	if ref.Inline != nil {
+		return "\x00" + string(ref.Inline)
+	}
+	return ref.Name
 }

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/rlstore/rlstore/api"
@@ -85,21 +86,39 @@ func wholeSeconds(d time.Duration) string {
 
 // respond writes v as JSON.
 func respond(w http.ResponseWriter, status int, media string, v any) {
+	respondBytes(w, status, media, append(encode(v), '\n'))
+}
+
+// encode is v in JSON. Its types are ours, and all encode.
+func encode(v any) []byte {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(v); err != nil {
-		panic(fmt.Sprintf("encoding %T: %v", v, err)) // the types are ours, and all encode
+		panic(fmt.Sprintf("encoding %T: %v", v, err))
 	}
-	respondBytes(w, status, media, b.Bytes())
+	return bytes.TrimSuffix(b.Bytes(), []byte{'\n'})
 }
+
+// buffers recycles the memory of answers: the server copies what is written.
+var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 1024); return &b }}
+
+// respondDecision writes d as JSON.
+func respondDecision(w http.ResponseWriter, status int, d *api.Decision) {
+	b := buffers.Get().(*[]byte)
+	*b = append(appendDecision((*b)[:0], d), '\n')
+	respondBytes(w, status, api.MediaJSON, *b)
+	buffers.Put(b)
+}
+
+// Decisions and states are true for this caller at this moment only. Answers
+// share the value; nobody changes it.
+var noStore = []string{"no-store"}
 
 func respondBytes(w http.ResponseWriter, status int, media string, body []byte) {
 	h := w.Header()
-	h.Set("Content-Type", media)
-	h.Set("Content-Length", strconv.Itoa(len(body)))
-	// Decisions and states are true for this caller at this moment only.
-	h.Set("Cache-Control", "no-store")
+	v := []string{media, strconv.Itoa(len(body))}
+	h["Content-Type"], h["Content-Length"], h["Cache-Control"] = v[:1:1], v[1:], noStore
 	w.WriteHeader(status)
 	w.Write(body) // an error means that the caller has gone
 }
@@ -152,5 +171,7 @@ func newID() string {
 			b[i+j] = byte(v >> (8 * j))
 		}
 	}
-	return hex.EncodeToString(b[:])
+	var text [2 * len(b)]byte
+	hex.Encode(text[:], b[:])
+	return string(text[:])
 }

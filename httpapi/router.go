@@ -16,7 +16,8 @@ type edge struct {
 	Config
 	metrics  *metrics
 	router   *mux.Router
-	inFlight chan struct{} // holds one element for each request being worked on
+	exact    map[exactRoute]http.Handler // routes without variables, which need no matching
+	inFlight chan struct{}               // holds one element for each request being worked on
 }
 
 // New returns the handler of every route of the API.
@@ -28,6 +29,7 @@ func newEdge(c Config) *edge {
 		Config: c, metrics: newMetrics(c.Registerer),
 		// A path is taken as it is: cleaning would answer a POST with a redirect.
 		router:   mux.NewRouter().SkipClean(true),
+		exact:    make(map[exactRoute]http.Handler),
 		inFlight: make(chan struct{}, c.MaxInFlight),
 	}
 	handlers := e.handlers()
@@ -40,12 +42,20 @@ func newEdge(c Config) *edge {
 		if h.serve == nil {
 			panic("httpapi: no handler for the route " + r.Name)
 		}
-		e.router.Handle(r.Path, e.wrap(r.Name, h)).Methods(methods...).Name(r.Name)
+		wrapped := e.wrap(r.Name, h)
+		e.router.Handle(r.Path, wrapped).Methods(methods...).Name(r.Name)
+		if !strings.Contains(r.Path, "{") {
+			e.exact[exactRoute{r.Method, r.Path}] = wrapped
+		}
 	}
 	e.router.NotFoundHandler = e.wrap("none", handler{e.notFound, unbounded})
 	e.router.MethodNotAllowedHandler = e.wrap("none", handler{e.methodNotAllowed, unbounded})
 	return e
 }
+
+// exactRoute is a request that the router would send to the one route of this
+// very path.
+type exactRoute struct{ method, path string }
 
 // handler is the work of one route. The error it returns becomes the response.
 type handler struct {
@@ -98,7 +108,11 @@ func (e *edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !saneID(id) {
 		id = newID()
 	}
-	w.Header().Set(api.HeaderRequestID, id)
+	w.Header()[api.HeaderRequestID] = []string{id}
+	if h, ok := e.exact[exactRoute{r.Method, r.URL.Path}]; ok {
+		h.ServeHTTP(w, r)
+		return
+	}
 	e.router.ServeHTTP(w, r)
 }
 

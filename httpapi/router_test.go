@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -69,6 +70,23 @@ func TestWhatIsNotThereIsAProblemToo(t *testing.T) {
 		wantProblem(t, r, api.MethodNotAllowed, tc.allow)
 		if got := r.Header.Get("Allow"); got != tc.allow {
 			t.Errorf("%s %s: Allow: %q, want %q", tc.method, tc.path, got, tc.allow)
+		}
+	}
+}
+
+// The router would send a request of an exact route where the table of exact
+// routes sends it.
+func TestExactRoutesAreTheRouters(t *testing.T) {
+	e := newWorld(t).edge
+	for _, r := range api.Routes {
+		var match mux.RouteMatch
+		req := httptest.NewRequest(r.Method, r.Path, nil)
+		_, exact := e.exact[exactRoute{r.Method, r.Path}]
+		if exact == strings.Contains(r.Path, "{") {
+			t.Errorf("%s %s: exact is %v", r.Method, r.Path, exact)
+		}
+		if exact && (!e.router.Match(req, &match) || match.Route.GetName() != r.Name) {
+			t.Errorf("%s %s: the router does not send it to %s", r.Method, r.Path, r.Name)
 		}
 	}
 }

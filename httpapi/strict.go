@@ -16,7 +16,20 @@ import (
 // encoding/json would pass over in silence: unknown fields, also those that
 // differ in case only, fields given twice, null, text that is not UTF-8, and
 // anything behind the value. Its errors name the field.
+//
+// What it decodes may alias body.
 func decodeJSON(body []byte, v any) error {
+	if t, ok := v.(*takeRequest); ok {
+		if parseTake(body, t) {
+			return nil
+		}
+		*t = takeRequest{}
+	}
+	return decodeSlowly(body, v)
+}
+
+// decodeSlowly is decodeJSON for every type and every body.
+func decodeSlowly(body []byte, v any) error {
 	if strings.TrimLeft(string(body[:min(len(body), 64)]), " \t\r\n") == "" && len(body) <= 64 {
 		return api.NewProblem(api.InvalidRequest, "the body is empty; it needs a JSON object")
 	}
