@@ -11,9 +11,9 @@ type ExplainRequest struct {
 // would come to now. The state is as of its commit, as a peek's; of it, the limit
 // that binds is the one that would deny.
 type Explanation struct {
-	Passes bool  `json:"passes"` // the take would be allowed, whatever the enforcement is
-	Cost   int64 `json:"cost"`
-	State        // RetryAfterMS is after when it passes; its limits are always listed
+	Passes  bool   `json:"passes"` // the take would be allowed, whatever the enforcement is
+	Cost    int64  `json:"cost"`
+	State          // RetryAfterMS is after when it passes; its limits are always listed
 	Binding string `json:"binding"` // name of the limit that binds
 
 	Override *Override `json:"override"` // that applies to the key; null is none

@@ -60,4 +60,5 @@ var Routes = []Route{
 	{"readyz", "GET", "/readyz", "the node can serve"},
 	{"metrics", "GET", "/metrics", "Prometheus metrics"},
 	{"version", "GET", "/v1/version", "the build"},
+	{"openapi", "GET", "/openapi.yaml", "the description of all this"},
 }

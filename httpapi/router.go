@@ -99,6 +99,7 @@ func (e *edge) handlers() map[string]handler {
 		"readyz":           {e.readyz, unbounded},
 		"metrics":          {e.serveMetrics, unbounded},
 		"version":          {e.version, unbounded},
+		"openapi":          {e.openAPI, unbounded},
 	}
 }
 

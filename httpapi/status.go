@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/rlstore/rlstore"
 	"github.com/rlstore/rlstore/api"
 )
 
@@ -65,5 +66,10 @@ func (e *edge) cluster(w http.ResponseWriter, _ *http.Request) error {
 		c.Shards = []api.ShardStatus{}
 	}
 	respond(w, http.StatusOK, api.MediaJSON, c)
+	return nil
+}
+
+func (e *edge) openAPI(w http.ResponseWriter, _ *http.Request) error {
+	respondBytes(w, http.StatusOK, api.MediaYAML, rlstore.OpenAPI)
 	return nil
 }

@@ -35,6 +35,7 @@ var house = []place{
 	{dir: "lease", floor: 2, std: true},
 	{dir: "snapshot", floor: 1},
 	{dir: "api", floor: 1, std: true},
+	{dir: ".", floor: 0, std: true}, // openapi.yaml, as bytes
 }
 
 // placeOf finds the place of a folder: the longest match.
