@@ -8,10 +8,22 @@ import (
 	"testing"
 )
 
-// entries returns how many entries the cluster has sealed, and how many
-// operations they held.
-func entries(b *testing.B) (count, ops float64) {
+// written is what the cluster has sealed and brought to its disks so far.
+type written struct {
+	entries, ops             float64 // sealed by leaders
+	commits, logged, seconds float64 // of all nodes: commits of log files, entries in them, time that they took
+}
+
+func readWritten(b *testing.B) (w written) {
 	b.Helper()
+	sums := []struct {
+		name string
+		to   *float64
+	}{
+		{"rlstore_entry_operations_count", &w.entries}, {"rlstore_entry_operations_sum", &w.ops},
+		{"rlstore_log_commit_entries_count", &w.commits}, {"rlstore_log_commit_entries_sum", &w.logged},
+		{"rlstore_log_commit_seconds_sum", &w.seconds},
+	}
 	for _, url := range cluster.urls {
 		resp, err := http.Get(url + "/metrics")
 		if err != nil {
@@ -21,14 +33,26 @@ func entries(b *testing.B) (count, ops float64) {
 		for s.Scan() {
 			name, value, _ := strings.Cut(s.Text(), " ")
 			v, _ := strconv.ParseFloat(value, 64)
-			switch {
-			case strings.HasPrefix(name, "rlstore_entry_operations_count"):
-				count += v
-			case strings.HasPrefix(name, "rlstore_entry_operations_sum"):
-				ops += v
+			for _, sum := range sums {
+				if strings.HasPrefix(name, sum.name) {
+					*sum.to += v
+				}
 			}
 		}
 		resp.Body.Close()
 	}
-	return count, ops
+	return w
+}
+
+// report prints what went on since before.
+func (w written) report(b *testing.B, before written) {
+	if w.entries > before.entries {
+		b.ReportMetric((w.ops-before.ops)/(w.entries-before.entries), "decisions/entry")
+		b.ReportMetric((w.entries-before.entries)/b.Elapsed().Seconds(), "entries/s")
+	}
+	if commits := w.commits - before.commits; commits > 0 {
+		b.ReportMetric(commits/b.Elapsed().Seconds(), "commits/s")
+		b.ReportMetric((w.logged-before.logged)/commits, "entries/commit")
+		b.ReportMetric((w.seconds-before.seconds)/commits*1e6, "commit-µs")
+	}
 }

@@ -41,9 +41,9 @@ func drive(b *testing.B, goroutines, perCall int, call func(worker, i int) error
 	var l latencies
 	var wg sync.WaitGroup
 	next := make(chan int, 1024)
-	var count, ops float64
+	var before written
 	if cluster.urls != nil {
-		count, ops = entries(b)
+		before = readWritten(b)
 	}
 	b.ResetTimer()
 	for w := range goroutines {
@@ -68,10 +68,6 @@ func drive(b *testing.B, goroutines, perCall int, call func(worker, i int) error
 	b.StopTimer()
 	l.report(b, perCall)
 	if cluster.urls != nil {
-		c, o := entries(b)
-		if c > count {
-			b.ReportMetric((o-ops)/(c-count), "decisions/entry")
-			b.ReportMetric((c-count)/b.Elapsed().Seconds(), "entries/s")
-		}
+		readWritten(b).report(b, before)
 	}
 }
