@@ -67,7 +67,7 @@ func TestAStartThatCannotWorkSaysWhyInOneSentence(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	later := strings.Replace(string(identity), `"format": 1`, `"format": 99`, 1)
+	later := strings.Replace(string(identity), `"format": 2`, `"format": 99`, 1)
 	if later == string(identity) {
 		t.Fatalf("no format in %s", identity)
 	}
@@ -96,7 +96,7 @@ func TestAStartThatCannotWorkSaysWhyInOneSentence(t *testing.T) {
 		want  []string
 	}{
 		{"folder of another node", "x1", []string{"--data-dir=" + used.dir}, 1, []string{"belongs to node used", "this node is x1"}},
-		{"folder of another format", "used", []string{"--data-dir=" + newer}, 1, []string{"format 99", "format 1"}},
+		{"folder of another format", "used", []string{"--data-dir=" + newer}, 1, []string{"format 99", "format 2"}},
 		{"damaged node.json", "x3", []string{"--data-dir=" + torn}, 1, []string{"node.json is damaged"}},
 		{"folder in use", "n1", []string{"--data-dir=" + c.nodes[0].dir}, 1, []string{"in use by another process", "--data-dir"}},
 		{"folder is a file", "x5", []string{"--data-dir=" + notAFolder}, 1, []string{notAFolder}},

@@ -9,6 +9,8 @@ import (
 	"io"
 	"math"
 	"os"
+	"strconv"
+	"strings"
 
 	"github.com/hashicorp/go-msgpack/v2/codec"
 	"github.com/hashicorp/raft"
@@ -51,21 +53,30 @@ const (
 	maxBoltPage = 16 << 20 // what bbolt looks for
 )
 
+// foundLog is what the check of a file has found of one group.
+type foundLog struct {
+	first, last uint64   // 0 if there are no entries
+	sizes       sizeRing // of the newest entries
+}
+
 // checkBolt returns an error that says what is wrong with the log file at path,
-// which nobody may write to meanwhile, or the sizes of its newest entries.
-func checkBolt(path string) (sizeRing, error) {
+// which nobody may write to meanwhile, or the groups that have a log in it.
+func checkBolt(path string) (map[uint32]*foundLog, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return sizeRing{}, err
+		return nil, err
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return sizeRing{}, err
+		return nil, err
 	}
-	c := boltChecker{r: f, size: info.Size(), seen: map[uint64]bool{}}
-	err = c.check()
-	return c.sizes, err
+	c := newBoltChecker(f, info.Size())
+	return c.found, c.check()
+}
+
+func newBoltChecker(r io.ReaderAt, size int64) *boltChecker {
+	return &boltChecker{r: r, size: size, seen: map[uint64]bool{}, found: map[uint32]*foundLog{}}
 }
 
 func (c *boltChecker) check() error {
@@ -77,7 +88,10 @@ func (c *boltChecker) check() error {
 		return err
 	}
 	if c.buckets == 1 { // none: it ended between the making of the file and of these
-		return errors.New("it holds a log without votes, or the reverse")
+		return errors.New("it holds logs without votes, or the reverse")
+	}
+	if c.entry.next != 0 {
+		return fmt.Errorf("group %d: entry %d has no end", c.group, c.entry.entry.Index)
 	}
 	return c.free(binary.LittleEndian.Uint64(meta[32:]))
 }
@@ -92,8 +106,9 @@ type boltChecker struct {
 	seen map[uint64]bool // pages that belong somewhere
 
 	buckets int
-	last    uint64 // entry that was read
-	sizes   sizeRing
+	found   map[uint32]*foundLog // by group; the votes come before the entries
+	group   uint32               // that the last entry is of
+	entry   reassembly           // of the last entry
 }
 
 // meta returns the newer of the two meta pages. Both have to be right. bbolt
@@ -295,41 +310,70 @@ func (c *boltChecker) topLevel(key []byte, bucket bool, value []byte) error {
 	}
 	switch string(key) {
 	case string(bucketVotes):
-		return walk(checkVote)
+		return walk(c.vote)
 	case string(bucketLogs):
-		return walk(c.entry)
+		return walk(c.carrier)
 	}
 	return fmt.Errorf("%.20q is not a bucket of a log", key)
 }
 
-// entry expects each entry to follow the one before it.
-func (c *boltChecker) entry(key []byte, bucket bool, value []byte) error {
+// carrier expects the pieces of each entry one after the other, and each entry
+// of a group to follow the one before it.
+func (c *boltChecker) carrier(key []byte, bucket bool, value []byte) error {
 	if bucket || len(key) != 8 {
-		return fmt.Errorf("%x is not the index of an entry", key)
+		return fmt.Errorf("%x is not the key of an entry", key)
 	}
-	var carrier, l raft.Log
+	var carrier raft.Log
 	if err := codec.NewDecoderBytes(value, &codec.MsgpackHandle{}).Decode(&carrier); err != nil {
-		return fmt.Errorf("entry %d: %w", beUint64(key), err)
+		return fmt.Errorf("%x: %w", key, err)
 	}
-	if err := openCarrier(key, &carrier, &l); err != nil {
-		return err
+	group, index, _ := splitKey(beUint64(key))
+	if group != c.group && c.entry.next != 0 {
+		return fmt.Errorf("group %d: entry %d has no end", c.group, c.entry.entry.Index)
 	}
-	if c.last != 0 && l.Index != c.last+1 {
-		return fmt.Errorf("entry %d comes after entry %d", l.Index, c.last)
+	c.group = group
+	done, err := c.entry.add(beUint64(key), &carrier)
+	if err != nil {
+		return fmt.Errorf("group %d: %w", group, err)
 	}
-	c.last = l.Index
-	c.sizes.append(l.Index, entrySize(&l))
+	if !done {
+		return nil
+	}
+	log := c.found[group]
+	switch {
+	case log == nil:
+		return fmt.Errorf("group %d has entries, but no log", group)
+	case log.last != 0 && index != log.last+1:
+		return fmt.Errorf("group %d: entry %d comes after entry %d", group, index, log.last)
+	case log.first == 0:
+		log.first = index
+	}
+	log.last = index
+	log.sizes.append(index, entrySize(&c.entry.entry))
 	return nil
 }
 
-// checkVote checks what is kept beside the log, numbers among it.
-func checkVote(key []byte, bucket bool, value []byte) error {
+// vote checks what is kept beside the logs, numbers among it.
+func (c *boltChecker) vote(key []byte, bucket bool, value []byte) error {
 	if bucket {
 		return fmt.Errorf("%.20q is a bucket", key)
 	}
 	v, err := openVote(key, value)
-	if number := string(key) == "CurrentTerm" || string(key) == "LastVoteTerm"; err == nil && number && len(v) != 8 {
-		return fmt.Errorf("%.20q has %d bytes", key, len(v))
+	if err != nil {
+		return err
 	}
-	return err
+	digits, name, _ := strings.Cut(string(key), "/")
+	group, err := strconv.ParseUint(digits, 10, 8)
+	if err != nil {
+		return fmt.Errorf("%.20q is of no group", key)
+	}
+	switch name {
+	case keyMade:
+		c.found[uint32(group)] = &foundLog{}
+	case "CurrentTerm", "LastVoteTerm":
+		if len(v) != 8 {
+			return fmt.Errorf("%.20q has %d bytes", key, len(v))
+		}
+	}
+	return nil
 }

@@ -14,15 +14,19 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// smallLog returns the bytes of a log file with a tree of two levels, a value
-// that needs several pages, votes, and free pages.
+// smallLog returns the bytes of a log file of three groups, with a tree of two
+// levels, an entry that needs several pages and one of several pieces, votes, and
+// free pages. The first group is the one that useLog uses.
 func smallLog(t testing.TB) []byte {
 	path := filepath.Join(t.TempDir(), "log.db")
-	b, err := openBolt(path)
+	b, err := openOnlyLog(path, boltOptions())
 	if err != nil {
 		t.Fatal(err)
 	}
+	second, err1 := b.file.group(1)
+	third, err2 := b.file.group(2)
 	err = errors.Join(
+		err1, err2, second.StoreLogs(entries(7, 3, 50)), second.StoreLogs(entries(10, 1, 2*pieceSize+1)), third.SetUint64([]byte("CurrentTerm"), 3),
 		b.StoreLogs(entries(1, 100, 40)), b.StoreLogs(entries(101, 1, 9000)), b.StoreLogs(entries(102, 20, 300)),
 		b.DeleteRange(1, 10), b.SetUint64([]byte("CurrentTerm"), 7), b.SetUint64([]byte("LastVoteTerm"), 7),
 		b.Set([]byte("LastVoteCand"), []byte("n1")), b.Close(),
@@ -51,7 +55,7 @@ func usedPages(file []byte) int {
 // useLog does with the log file at path what a node may do, and returns the
 // error of opening it.
 func useLog(t testing.TB, path string) error {
-	b, err := openBolt(path)
+	b, err := openOnlyLog(path, boltOptions())
 	if err != nil {
 		if !strings.Contains(err.Error(), path) {
 			t.Errorf("the error does not name the log: %v", err)
@@ -72,7 +76,7 @@ func useLog(t testing.TB, path string) error {
 	}
 	err = errors.Join(
 		b.StoreLogs(entries(last+1, 3, 2000)), b.SetUint64([]byte("CurrentTerm"), 8),
-		b.DeleteRange(first, min(first+50, last)), b.DeleteRange(last, last+2),
+		b.DeleteRange(first, min(first+50, last)), b.DeleteRange(last, last+3),
 	)
 	if err != nil {
 		t.Errorf("a log that was opened can't be written to: %v", err)
@@ -125,7 +129,7 @@ func FuzzBoltCheck(f *testing.F) {
 	f.Fuzz(func(t *testing.T, size uint32, edits []byte) {
 		copy(bad, file)
 		b := damage(bad, size, edits)
-		c := boltChecker{r: bytes.NewReader(b), size: int64(len(b)), seen: map[uint64]bool{}}
+		c := newBoltChecker(bytes.NewReader(b), int64(len(b)))
 		err := c.check()
 		if len(edits) < 4 && size < 2 && err != nil {
 			t.Fatalf("the file as it was is refused: %v", err)
@@ -145,7 +149,7 @@ func FuzzLogFile(f *testing.F) {
 	f.Fuzz(func(t *testing.T, size uint32, edits []byte) {
 		copy(bad, file)
 		b := damage(bad, size, edits)
-		c := boltChecker{r: bytes.NewReader(b), size: int64(len(b)), seen: map[uint64]bool{}}
+		c := newBoltChecker(bytes.NewReader(b), int64(len(b)))
 		if c.check() != nil {
 			return
 		}

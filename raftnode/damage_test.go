@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -56,27 +57,53 @@ func TestAFlippedBitInALogIsFoundAtTheStart(t *testing.T) {
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	dir := t.TempDir()
-	path := filepath.Join(dir, "log.db")
-	b, err := openBolt(path)
+	path := filepath.Join(dir, "logs.db")
+	f, err := openBolt(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := range uint64(12) { // of some pages, and some entries longer than one
-		if err := b.StoreLogs(entries(1+10*i, 10, 8+rng.IntN(6000)/(1+int(i%4)*8))); err != nil {
+	const groups = 3
+	for i := range uint64(12) { // of some pages, some entries longer than one, some of pieces
+		for id := range uint32(groups) {
+			b, err := f.group(id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := b.StoreLogs(entries(1+10*i, 9, 8+rng.IntN(6000)/(1+int(i%4)*8))); err != nil {
+				t.Fatal(err)
+			}
+			if err := b.StoreLogs(entries(10+10*i, 1, rng.IntN(3*pieceSize)/(1+int(i%3)*8))); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	type held struct {
+		entries []raft.Log
+		term    uint64
+		vote    string
+	}
+	read := func(f *boltFile) (all [groups]held) {
+		for id := range all {
+			b, err := f.group(uint32(id))
+			if err != nil {
+				t.Fatal(err)
+			}
+			all[id].entries, all[id].term, all[id].vote = whole(t, b)
+		}
+		return all
+	}
+	for id := range uint32(groups) {
+		b, _ := f.group(id)
+		err := errors.Join(
+			b.DeleteRange(1, 57), b.SetUint64([]byte("CurrentTerm"), 7+uint64(id)),
+			b.Set([]byte("LastVoteCand"), fmt.Appendf(nil, "127.0.0.1:910%d", id)),
+		)
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := b.DeleteRange(1, 57); err != nil {
-		t.Fatal(err)
-	}
-	if err := b.SetUint64([]byte("CurrentTerm"), 7); err != nil {
-		t.Fatal(err)
-	}
-	if err := b.Set([]byte("LastVoteCand"), []byte("127.0.0.1:9101")); err != nil {
-		t.Fatal(err)
-	}
-	entries, term, vote := whole(t, b)
-	if err := b.Close(); err != nil {
+	want := read(f)
+	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
 	content, err := os.ReadFile(path)
@@ -93,15 +120,14 @@ func TestAFlippedBitInALogIsFoundAtTheStart(t *testing.T) {
 			refused++
 			continue
 		}
-		b, err := openBolt(path)
+		f, err := openBolt(path)
 		if err != nil {
 			t.Fatalf("byte %d: %v", at, err)
 		}
-		e, tm, v := whole(t, b)
-		if !reflect.DeepEqual(e, entries) || tm != term || v != vote {
-			t.Errorf("byte %d: the log holds something else, and is opened", at)
+		if got := read(f); !reflect.DeepEqual(got, want) {
+			t.Errorf("byte %d: the logs hold something else, and are opened", at)
 		}
-		if err := b.Close(); err != nil {
+		if err := f.Close(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -121,7 +147,7 @@ func TestAFlippedBitInALogIsFoundAtTheStart(t *testing.T) {
 // TestALogThatLostItsEndIsRefused: a page says that it has one element less.
 func TestALogThatLostItsEndIsRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log.db")
-	b, err := openBolt(path)
+	b, err := openOnlyLog(path, boltOptions())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +170,7 @@ func TestALogThatLostItsEndIsRefused(t *testing.T) {
 		if err := os.WriteFile(path, damaged, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if b, err := openBolt(path); err == nil {
+		if b, err := openOnlyLog(path, boltOptions()); err == nil {
 			// A page that is not in use any more may say what it likes.
 			last, err := b.LastIndex()
 			if err != nil || last != 100 {
@@ -165,7 +191,7 @@ func TestAFlippedBitInASnapshotIsFoundAtTheStart(t *testing.T) {
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	dir := t.TempDir()
-	d, err := OpenFiles(dir)
+	d, err := OpenFiles(dir, FilesOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
@@ -44,16 +46,27 @@ type LogBackend interface {
 //
 //	LOCK                       held by the process that uses the folder
 //	node.json                  identity
-//	groups/000/log.db          log and votes of the catalog
-//	groups/000/snapshots/
-//	groups/001/ …              the same of each shard
+//	logs.db                    logs and votes of all groups
+//	groups/000/snapshots/      of the catalog
+//	groups/001/ …              of each shard
 type files struct {
-	path string
-	lock *os.File
+	path    string
+	options FilesOptions
+	lock    *os.File
+
+	mu   sync.Mutex // guards logs
+	logs *boltFile  // nil before it is opened
+}
+
+// FilesOptions are what may be different about the files of a node.
+type FilesOptions struct {
+	// OnCommit hears of each transaction of entries that went to the disk, from
+	// the goroutine that waits for it. Nil is nobody.
+	OnCommit func(entries, bytes int, d time.Duration)
 }
 
 // OpenFiles creates the folder if need be, and locks it.
-func OpenFiles(path string) (Disk, error) {
+func OpenFiles(path string, o FilesOptions) (Disk, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, fmt.Errorf("create the data folder: %w", err)
 	}
@@ -65,7 +78,7 @@ func OpenFiles(path string) (Disk, error) {
 		lock.Close()
 		return nil, fmt.Errorf("the data folder %s is in use by another process; give each node a --data-dir of its own", path)
 	}
-	return &files{path, lock}, nil
+	return &files{path: path, options: o, lock: lock}, nil
 }
 
 func (d *files) identityFile() string { return filepath.Join(d.path, "node.json") }
@@ -74,14 +87,16 @@ func (d *files) group(id uint32) string {
 	return filepath.Join(d.path, "groups", fmt.Sprintf("%03d", id))
 }
 
-func (d *files) log(group uint32) string { return filepath.Join(d.group(group), "log.db") }
+func (d *files) logFile() string { return filepath.Join(d.path, "logs.db") }
 
 // ReadIdentity implements Disk.
 func (d *files) ReadIdentity() ([]byte, error) {
 	b, err := os.ReadFile(d.identityFile())
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		if _, err := os.Stat(filepath.Join(d.path, "groups")); err == nil {
+		_, errLogs := os.Stat(d.logFile())
+		_, errGroups := os.Stat(filepath.Join(d.path, "groups"))
+		if errLogs == nil || errGroups == nil {
 			return nil, fmt.Errorf("the data folder %s holds logs but no node.json; restore that file, or start with an empty folder under a new --node-id", d.path)
 		}
 		return nil, nil
@@ -109,21 +124,40 @@ func (d *files) WriteIdentity(b []byte) error {
 	return err
 }
 
+// open opens the file of the logs, or makes it, if that has not been done yet.
+func (d *files) open() (*boltFile, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.logs == nil {
+		f, err := openBolt(d.logFile())
+		if err != nil {
+			return nil, err
+		}
+		f.onCommit = d.options.OnCommit
+		d.logs = f
+	}
+	return d.logs, nil
+}
+
 // HasLog implements Disk.
 func (d *files) HasLog(group uint32) (bool, error) {
-	_, err := os.Stat(d.log(group))
-	if errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(d.logFile()); errors.Is(err, os.ErrNotExist) {
 		return false, nil
 	}
-	return err == nil, err
+	f, err := d.open()
+	if err != nil {
+		return false, err
+	}
+	return f.has(group), nil
 }
 
 // OpenLog implements Disk.
 func (d *files) OpenLog(group uint32) (LogBackend, error) {
-	if err := os.MkdirAll(d.group(group), 0o700); err != nil {
-		return nil, fmt.Errorf("create the folder of the log: %w", err)
+	f, err := d.open()
+	if err != nil {
+		return nil, err
 	}
-	return openBolt(d.log(group))
+	return f.group(group)
 }
 
 // OpenSnapshots implements Disk.
@@ -136,7 +170,15 @@ func (d *files) OpenSnapshots(group uint32, log hclog.Logger) (raft.SnapshotStor
 }
 
 // Close implements Disk.
-func (d *files) Close() error { return d.lock.Close() }
+func (d *files) Close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var err error
+	if d.logs != nil {
+		err = d.logs.Close()
+	}
+	return errors.Join(err, d.lock.Close())
+}
 
 func syncFolder(path string) error {
 	d, err := os.Open(path)

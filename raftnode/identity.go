@@ -10,7 +10,7 @@ import (
 )
 
 // dataFormat is the version of the data folder's layout; see files.
-const dataFormat = 1
+const dataFormat = 2
 
 // identity is node.json: who this node is, and which cluster it belongs to.
 type identity struct {

@@ -15,7 +15,7 @@ import (
 const (
 	// deletePiece is how many entries one transaction of DeleteRange removes:
 	// a write has to wait for one piece at most.
-	deletePiece = 1024
+	deletePiece = 256
 
 	// A write that is stuck for stuckTicks of stuckTick is fatal. Ticks are
 	// counted rather than time, so that a process which was stopped and goes on
@@ -49,9 +49,8 @@ type LogStoreOptions struct {
 	Logger *slog.Logger
 }
 
-// LogStore is the log and the votes of one Raft group: a backend, which is one
-// bbolt file but in tests, under a watchdog and with accounts. It is a
-// raft.LogStore and a raft.StableStore.
+// LogStore is the log and the votes of one Raft group: a backend, under a watchdog
+// and with accounts. It is a raft.LogStore and a raft.StableStore.
 //
 //   - A write that fails or is stuck for ten seconds ends the process, by
 //     OnFatal. No write is ever timed out and carried on from.
@@ -63,9 +62,9 @@ type LogStoreOptions struct {
 //
 // It is safe for concurrent use.
 type LogStore struct {
-	path string
-	bolt LogBackend
-	opts LogStoreOptions
+	name    string // what errors call it
+	backend LogBackend
+	opts    LogStoreOptions
 
 	fatalOnce sync.Once
 	failure   atomic.Pointer[error] // what OnFatal was told
@@ -85,13 +84,14 @@ var (
 	_ raft.MonotonicLogStore = (*LogStore)(nil)
 )
 
-// OpenLogStore opens the log file at path, or makes it; its folder must exist.
+// OpenLogStore opens the log file at path for one group alone, or makes it; its
+// folder must exist.
 func OpenLogStore(path string, o LogStoreOptions) (*LogStore, error) {
-	bolt, err := openBolt(path)
+	g, err := openOnlyLog(path, boltOptions())
 	if err != nil {
 		return nil, err
 	}
-	return NewLogStore(path, bolt, o)
+	return newLogStore(path, g, g.sizes, o), nil
 }
 
 // NewLogStore returns a store over b, which it owns. name is what errors call
@@ -107,11 +107,35 @@ func NewLogStore(name string, b LogBackend, o LogStoreOptions) (*LogStore, error
 	return newLogStore(name, b, sizes, o), nil
 }
 
-func newLogStore(path string, bolt LogBackend, sizes sizeRing, o LogStoreOptions) *LogStore {
+// readSizesOf fills ring with the sizes of the newest entries of any backend,
+// which it has to read for that.
+func readSizesOf(b LogBackend, ring *sizeRing) error {
+	first, err := b.FirstIndex()
+	if err != nil {
+		return err
+	}
+	last, err := b.LastIndex()
+	if err != nil || last == 0 {
+		return err
+	}
+	if last-first >= maxSizes {
+		first = last - maxSizes + 1
+	}
+	for i := first; i <= last; i++ {
+		var l raft.Log
+		if err := b.GetLog(i, &l); err != nil {
+			return fmt.Errorf("entry %d: %w", i, err)
+		}
+		ring.append(i, entrySize(&l))
+	}
+	return nil
+}
+
+func newLogStore(name string, backend LogBackend, sizes sizeRing, o LogStoreOptions) *LogStore {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	return &LogStore{path: path, bolt: bolt, opts: o, tick: stuckTick, sizes: sizes, appended: sizes.total()}
+	return &LogStore{name: name, backend: backend, opts: o, tick: stuckTick, sizes: sizes, appended: sizes.total()}
 }
 
 // IsMonotonic makes the library clear the log after it installed a snapshot,
@@ -124,17 +148,17 @@ func newLogStore(path string, bolt LogBackend, sizes sizeRing, o LogStoreOptions
 func (s *LogStore) IsMonotonic() bool { return true }
 
 // FirstIndex returns the first index in the log, 0 if it is empty.
-func (s *LogStore) FirstIndex() (uint64, error) { return s.bolt.FirstIndex() }
+func (s *LogStore) FirstIndex() (uint64, error) { return s.backend.FirstIndex() }
 
 // LastIndex returns the last index in the log, 0 if it is empty.
-func (s *LogStore) LastIndex() (uint64, error) { return s.bolt.LastIndex() }
+func (s *LogStore) LastIndex() (uint64, error) { return s.backend.LastIndex() }
 
 // GetLog reads an entry; raft.ErrLogNotFound if it is not there. An entry that
 // is there and can't be read is fatal: it may have been confirmed.
 func (s *LogStore) GetLog(index uint64, log *raft.Log) error {
-	err := s.bolt.GetLog(index, log)
+	err := s.backend.GetLog(index, log)
 	if err != nil && !errors.Is(err, raft.ErrLogNotFound) {
-		return s.fatal(fmt.Errorf("read the log %s: %w", s.path, err))
+		return s.fatal(fmt.Errorf("read the log %s: %w", s.name, err))
 	}
 	return err
 }
@@ -146,7 +170,7 @@ func (s *LogStore) StoreLog(log *raft.Log) error { return s.StoreLogs([]*raft.Lo
 func (s *LogStore) StoreLogs(logs []*raft.Log) error {
 	s.arrived(logs)
 	start := time.Now()
-	if err := s.write("append to", func() error { return s.bolt.StoreLogs(logs) }); err != nil {
+	if err := s.write("append to", func() error { return s.backend.StoreLogs(logs) }); err != nil {
 		return s.halt(err)
 	}
 	d := time.Since(start)
@@ -191,13 +215,13 @@ func entrySize(l *raft.Log) int {
 // A crash between two pieces must leave a log without a gap, so an end of the
 // log goes last entry first, and a beginning goes first entry first.
 func (s *LogStore) DeleteRange(first, last uint64) error {
-	lowest, err := s.bolt.FirstIndex()
+	lowest, err := s.backend.FirstIndex()
 	if err != nil {
-		return s.fatal(fmt.Errorf("read the first index of the log %s: %w", s.path, err))
+		return s.fatal(fmt.Errorf("read the first index of the log %s: %w", s.name, err))
 	}
-	highest, err := s.bolt.LastIndex()
+	highest, err := s.backend.LastIndex()
 	if err != nil {
-		return s.fatal(fmt.Errorf("read the last index of the log %s: %w", s.path, err))
+		return s.fatal(fmt.Errorf("read the last index of the log %s: %w", s.name, err))
 	}
 	end := last >= highest
 	// The caller may name indexes far outside the log.
@@ -217,7 +241,7 @@ func (s *LogStore) DeleteRange(first, last uint64) error {
 				b = from + n - 1
 			}
 		}
-		if err := s.write("truncate", func() error { return s.bolt.DeleteRange(a, b) }); err != nil {
+		if err := s.write("truncate", func() error { return s.backend.DeleteRange(a, b) }); err != nil {
 			if end {
 				return s.halt(err)
 			}
@@ -241,26 +265,26 @@ func (s *LogStore) DeleteRange(first, last uint64) error {
 
 // Set stores a value beside the log.
 func (s *LogStore) Set(key, val []byte) error {
-	if err := s.write("write to", func() error { return s.bolt.Set(key, val) }); err != nil {
+	if err := s.write("write to", func() error { return s.backend.Set(key, val) }); err != nil {
 		return s.halt(err)
 	}
 	return nil
 }
 
 // Get returns a value of [LogStore.Set]. The library recognises an absent one
-// by the text of errAbsent, so that comes back as it is.
-func (s *LogStore) Get(key []byte) ([]byte, error) { return s.bolt.Get(key) }
+// by its text, so that comes back as it is.
+func (s *LogStore) Get(key []byte) ([]byte, error) { return s.backend.Get(key) }
 
 // SetUint64 stores a number beside the log.
 func (s *LogStore) SetUint64(key []byte, val uint64) error {
-	if err := s.write("write to", func() error { return s.bolt.SetUint64(key, val) }); err != nil {
+	if err := s.write("write to", func() error { return s.backend.SetUint64(key, val) }); err != nil {
 		return s.halt(err)
 	}
 	return nil
 }
 
 // GetUint64 returns a number of [LogStore.SetUint64]; absent as in Get.
-func (s *LogStore) GetUint64(key []byte) (uint64, error) { return s.bolt.GetUint64(key) }
+func (s *LogStore) GetUint64(key []byte) (uint64, error) { return s.backend.GetUint64(key) }
 
 // Close waits for the writes under way and closes the backend. What comes later
 // is refused, and is no news: the library hands heartbeats to the goroutines of
@@ -270,7 +294,7 @@ func (s *LogStore) Close() error {
 	s.closed = true
 	s.mu.Unlock()
 	s.writes.Wait()
-	return s.bolt.Close()
+	return s.backend.Close()
 }
 
 // AppendedBytes counts the bytes of entries that were ever written, from what
@@ -317,7 +341,7 @@ func (s *LogStore) write(verb string, f func() error) error {
 	err := f()
 	stop()
 	if err != nil {
-		return s.fatal(fmt.Errorf("%s the log %s: %w", verb, s.path, err))
+		return s.fatal(fmt.Errorf("%s the log %s: %w", verb, s.name, err))
 	}
 	return nil
 }
@@ -345,7 +369,7 @@ func (s *LogStore) watch(verb string) (stop func()) {
 		}
 		mu.Unlock()
 		if stuck {
-			s.fatal(fmt.Errorf("%s the log %s: stuck for %v", verb, s.path, stuckTicks*s.tick))
+			s.fatal(fmt.Errorf("%s the log %s: stuck for %v", verb, s.name, stuckTicks*s.tick))
 		}
 	})
 	return func() {

@@ -21,6 +21,9 @@ type Metrics struct {
 	entryOps    *prometheus.HistogramVec
 	leaderships *prometheus.CounterVec
 	failures    *prometheus.CounterVec
+
+	// of all shards together, in one file
+	logCommit, logEntries, logBytes prometheus.Histogram
 }
 
 // The gauges are read from the groups at each scrape.
@@ -52,14 +55,20 @@ func newMetrics() *Metrics {
 	histogram := func(name, help string, buckets []float64) *prometheus.HistogramVec {
 		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "rlstore_" + name, Help: help, Buckets: buckets}, shard)
 	}
+	plain := func(name, help string, buckets []float64) prometheus.Histogram {
+		return prometheus.NewHistogram(prometheus.HistogramOpts{Name: "rlstore_" + name, Help: help, Buckets: buckets})
+	}
 	latency := prometheus.ExponentialBuckets(0.0001, 2, 16) // 0.1 ms to 3.3 s
 	return &Metrics{
 		commit:      histogram("commit_seconds", "From sealing an entry to its result, on the leader.", latency),
-		fsync:       histogram("log_write_seconds", "One write of the log to disk, fsync included.", latency),
+		fsync:       histogram("log_write_seconds", "One write of the shard's log to disk, with the wait for the one before and fsync.", latency),
 		entryBytes:  histogram("entry_bytes", "Size of sealed entries.", prometheus.ExponentialBuckets(64, 4, 9)),
 		entryOps:    histogram("entry_operations", "Operations in sealed entries.", prometheus.ExponentialBuckets(1, 4, 8)),
 		leaderships: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rlstore_leadership_changes_total", Help: "Leaderships that this node won or lost."}, shard),
 		failures:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rlstore_entries_failed_total", Help: "Entries that this node proposed and whose commit it did not see."}, shard),
+		logCommit:   plain("log_commit_seconds", "One commit of the log file, fsync included.", latency),
+		logEntries:  plain("log_commit_entries", "Entries, of all shards, in one commit of the log file.", prometheus.ExponentialBuckets(1, 2, 8)),
+		logBytes:    plain("log_commit_bytes", "Bytes of entries in one commit of the log file.", prometheus.ExponentialBuckets(64, 4, 10)),
 	}
 }
 
@@ -80,7 +89,7 @@ func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 }
 
 func (m *Metrics) vectors() []prometheus.Collector {
-	return []prometheus.Collector{m.commit, m.fsync, m.entryBytes, m.entryOps, m.leaderships, m.failures}
+	return []prometheus.Collector{m.commit, m.fsync, m.entryBytes, m.entryOps, m.leaderships, m.failures, m.logCommit, m.logEntries, m.logBytes}
 }
 
 // Collect implements prometheus.Collector.
@@ -149,6 +158,13 @@ func (m *Metrics) group(id uint32) *groupMetrics {
 		entryBytes: m.entryBytes.WithLabelValues(shard), entryOps: m.entryOps.WithLabelValues(shard),
 		leaderships: m.leaderships.WithLabelValues(shard), failures: m.failures.WithLabelValues(shard),
 	}
+}
+
+// logCommitted hears of each commit of the log file.
+func (m *Metrics) logCommitted(entries, bytes int, d time.Duration) {
+	m.logCommit.Observe(d.Seconds())
+	m.logEntries.Observe(float64(entries))
+	m.logBytes.Observe(float64(bytes))
 }
 
 func (m *groupMetrics) entry(bytes, ops int) {

@@ -38,7 +38,7 @@ type Config struct {
 	Listener net.Listener
 	// Dial connects to the Listener of another node; nil is TCP.
 	Dial func(ctx context.Context, addr string) (net.Conn, error)
-	// OpenDisk opens what the node keeps; nil is OpenFiles of DataDir.
+	// OpenDisk opens what the node keeps; nil is [OpenFiles] of DataDir.
 	OpenDisk func() (Disk, error)
 	// OnApply hears of every command that this node has applied, in the order of
 	// the group's log, from the goroutine that applies. It must not keep the
@@ -71,9 +71,6 @@ func (c *Config) setDefaults() {
 	}
 	if c.Dial == nil {
 		c.Dial = dialTCP
-	}
-	if c.OpenDisk == nil {
-		c.OpenDisk = func() (Disk, error) { return OpenFiles(c.DataDir) }
 	}
 	if c.OnApply == nil {
 		c.OnApply = func(uint32, *raft.Log) {}
@@ -126,6 +123,12 @@ func Open(cfg Config) (_ *Node, err error) {
 			cfg.Listener.Close()
 		}
 	}()
+	metrics := newMetrics()
+	if cfg.OpenDisk == nil {
+		cfg.OpenDisk = func() (Disk, error) {
+			return OpenFiles(cfg.DataDir, FilesOptions{OnCommit: metrics.logCommitted})
+		}
+	}
 	disk, err := cfg.OpenDisk()
 	if err != nil {
 		return nil, err
@@ -162,7 +165,7 @@ func Open(cfg Config) (_ *Node, err error) {
 	n := &Node{
 		cfg: cfg, log: cfg.Logger.With("node", cfg.NodeID), disk: disk, id: id,
 		peers: newPeers(id.Members), steady: NewSteady(cfg.Clock),
-		metrics: newMetrics(), catalog: fsm.NewCatalog(),
+		metrics: metrics, catalog: fsm.NewCatalog(),
 		formed: make(chan struct{}), applied: make(chan struct{}, 1),
 	}
 	n.said.Store(id.said())

@@ -376,7 +376,7 @@ func TestNewNodeJoinsThroughOneThatKnowsNobodyYet(t *testing.T) {
 	// The fourth has entered the cluster, and no leader has added it yet.
 	fourth := c.listen(3)
 	cfg := c.config(3)
-	disk, err := OpenFiles(cfg.DataDir)
+	disk, err := OpenFiles(cfg.DataDir, FilesOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -481,16 +481,16 @@ func TestDataFolderOfSomebodyElse(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	write(strings.Replace(string(b), `"format": 1`, `"format": 9`, 1))
+	write(strings.Replace(string(b), `"format": 2`, `"format": 9`, 1))
 	try(cfg, "format 9")
 	write(string(b[:len(b)/2]))
 	try(cfg, "damaged")
 	for _, torn := range []string{
-		`{"format": 1}`,
-		`{"format": 1, "node_id": "n1", "complete": true}`,
-		`{"format": 1, "node_id": "n1", "cluster_id": "0123", "shards": 2}`,
-		`{"format": 1, "node_id": "n1", "cluster_id": "` + strings.Repeat("ab", 16) + `", "shards": 1000000000}`,
-		`{"format": 1, "node_id": "n1", "bootstrap": {}}`,
+		`{"format": 2}`,
+		`{"format": 2, "node_id": "n1", "complete": true}`,
+		`{"format": 2, "node_id": "n1", "cluster_id": "0123", "shards": 2}`,
+		`{"format": 2, "node_id": "n1", "cluster_id": "` + strings.Repeat("ab", 16) + `", "shards": 1000000000}`,
+		`{"format": 2, "node_id": "n1", "bootstrap": {}}`,
 	} {
 		write(torn)
 		try(cfg, "node.json is damaged")
@@ -500,7 +500,23 @@ func TestDataFolderOfSomebodyElse(t *testing.T) {
 	}
 	try(cfg, "no node.json")
 	write(string(b))
-	if err := os.RemoveAll(filepath.Join(cfg.DataDir, "groups", "001")); err != nil {
+	write(strings.Replace(string(b), `"format": 2`, `"format": 1`, 1))
+	try(cfg, "format 1, and this version reads format 2 only")
+	write(string(b))
+	if err := os.Remove(filepath.Join(cfg.DataDir, "logs.db")); err != nil {
+		t.Fatal(err)
+	}
+	try(cfg, "log of group 0 is missing")
+	f, err := openBolt(filepath.Join(cfg.DataDir, "logs.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, group := range []uint32{0, 2} {
+		if _, err := f.group(group); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
 	try(cfg, "log of group 1 is missing")

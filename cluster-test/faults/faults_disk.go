@@ -191,9 +191,9 @@ func saysWhy(output, file string) error {
 
 // flip changes one bit of a file of n that is in use, and tells which.
 func (b *blow) flip(n *node) (string, error) {
-	want := []string{"log.db", "log.db", "log.db", "state.bin", "meta.json", "node.json"}[b.rng.IntN(6)]
+	want := []string{"logs.db", "logs.db", "logs.db", "state.bin", "meta.json", "node.json"}[b.rng.IntN(6)]
 	var files []string
-	for _, want := range []string{want, "log.db"} { // there may be no snapshot yet
+	for _, want := range []string{want, "logs.db"} { // there may be no snapshot yet
 		if len(files) > 0 {
 			break
 		}

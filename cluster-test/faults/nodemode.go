@@ -76,7 +76,7 @@ func nodeVerb(ctx context.Context, args []string) error {
 		c.Clock = shiftedClock{raftnode.BootClock(), clock}
 		c.SnapshotBytes, c.TrailingBytes = snapshotBytes, trailingBytes
 		c.OpenDisk = func() (raftnode.Disk, error) {
-			d, err := raftnode.OpenFiles(cfg.DataDir)
+			d, err := raftnode.OpenFiles(cfg.DataDir, raftnode.FilesOptions{})
 			if err != nil {
 				return nil, err
 			}
