@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/bits"
 	"unsafe"
 )
 
@@ -336,9 +337,22 @@ func decodeBatch(body []byte) (*Batch, error) {
 
 var errShort = errors.New("it ends too early, or a number is out of range")
 
+// uvarint is [binary.Uvarint], faster: numbers of up to 8 bytes are read at once.
+// The first byte without its highest bit is the last; the lower 7 bits of each
+// byte then close ranks.
 func uvarint(b []byte) (uint64, int) {
 	if len(b) > 0 && b[0] < 0x80 {
 		return uint64(b[0]), 1
+	}
+	if len(b) >= 8 {
+		x := binary.LittleEndian.Uint64(b)
+		if stop := ^x & 0x8080808080808080; stop != 0 {
+			x &= (stop ^ (stop - 1)) & 0x7f7f7f7f7f7f7f7f
+			x = x&0x007f007f007f007f | x&0x7f007f007f007f00>>1
+			x = x&0x00003fff00003fff | x&0x3fff00003fff0000>>2
+			x = x&0x000000000fffffff | x&0x0fffffff00000000>>4
+			return x, bits.TrailingZeros64(stop)/8 + 1
+		}
 	}
 	return binary.Uvarint(b)
 }

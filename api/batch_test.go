@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"encoding/binary"
 	"math/rand/v2"
 	"reflect"
 	"testing"
@@ -219,4 +220,76 @@ func BenchmarkDecodeBatch(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(b.N)*1000/b.Elapsed().Seconds(), "takes/s")
+}
+
+// Numbers of every length are read as encoding/binary reads them, with whatever
+// follows, cut short, and padded with zeros.
+func TestUvarintIsEncodingBinarys(t *testing.T) {
+	seed := rand.Uint64()
+	r := rand.New(rand.NewPCG(seed, 0))
+	for range 50_000 {
+		b := binary.AppendUvarint(nil, r.Uint64()>>r.IntN(64))
+		if r.IntN(4) == 0 { // a longer form of the same number
+			b[len(b)-1] |= 0x80
+			b = append(b, 0)
+		}
+		for range r.IntN(12) {
+			b = append(b, byte(r.Uint32()))
+		}
+		b = b[:len(b)-r.IntN(min(len(b), 4))]
+		v, n := uvarint(b)
+		if wantV, wantN := binary.Uvarint(b); v != wantV || n != wantN {
+			t.Fatalf("seed %d: % x is %d in %d bytes, want %d in %d", seed, b, v, n, wantV, wantN)
+		}
+	}
+}
+
+func TestTextIsCheckedAlikeByWordsAndByRunes(t *testing.T) {
+	seed := rand.Uint64()
+	r := rand.New(rand.NewPCG(seed, 0))
+	for range 50_000 {
+		b := make([]byte, r.IntN(20))
+		for i := range b {
+			b[i] = byte(0x20 + r.IntN(0x5f))
+		}
+		if len(b) > 0 && r.IntN(2) == 0 {
+			b[r.IntN(len(b))] = []byte{0, 0x1f, 0x20, 0x7e, 0x7f, 0x80, 0x9f, 0xa0, 0xff}[r.IntN(9)]
+		}
+		want := true
+		for _, c := range string(b) {
+			want = want && c >= 0x20 && c <= 0x7e
+		}
+		if got := printableASCII(string(b)); got != want {
+			t.Fatalf("seed %d: %q: %v", seed, b, got)
+		}
+	}
+}
+
+func BenchmarkDecodeReply(b *testing.B) {
+	const n = 1000
+	reply := BeginReply(nil, n, Commit{Shard: 1, Index: 1 << 20, TimeNS: 1 << 50})
+	res := Result{Status: StatusAllowed, Limits: make([]LimitValues, 1)}
+	for i := range n {
+		res.Limits[0] = LimitValues{Remaining: int64(2_000_000_000 - i), ResetAfter: 3_600_000_000 * uint64(i)}
+		reply = AppendResult(reply, &res)
+	}
+	set := AppendSetInfo(nil, &SetInfo{Policy: "bench", Revision: 1, Limits: []LimitInfo{{Rate: 1, Per: 3600e9, Burst: 2e9}}})
+	reply = FinishReply(reply, 0, [][]byte{set})
+	b.ReportAllocs()
+	for b.Loop() {
+		r, err := DecodeReply(reply)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for {
+			ok, err := r.Next(&res)
+			if err != nil {
+				b.Fatal(err)
+			}
+			if !ok {
+				break
+			}
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/result")
 }

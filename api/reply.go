@@ -258,9 +258,16 @@ func (r *Reply) decodeResult(res *Result) (err error) {
 	if status := Status(head & statusMask); status > StatusError || head&(resultWait|resultShadow) != 0 && status != StatusAllowed {
 		return fmt.Errorf("unknown status %#02x", head)
 	}
-	*res = Result{Status: Status(head & statusMask), Duplicate: head&resultDup != 0,
-		Shadowed: head&resultShadow != 0, OwnCommit: head&resultCommit != 0, Limits: res.Limits[:0], Commit: r.Commit}
+	// Field by field: what nearly every result leaves as it is, is not written.
+	res.Status, res.Duplicate = Status(head&statusMask), head&resultDup != 0
+	res.Shadowed, res.OwnCommit = head&resultShadow != 0, head&resultCommit != 0
+	res.Commit = r.Commit
 	res.Commit.Offset += uint32(r.next)
+	res.Set, res.Binding, res.Refunded, res.Wait = 0, 0, 0, 0
+	res.Limits = res.Limits[:0]
+	if res.Code != "" || res.Detail != "" {
+		res.Code, res.Detail = "", ""
+	}
 	if res.OwnCommit {
 		var v [4]uint64
 		for i := range v {
