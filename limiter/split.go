@@ -16,6 +16,8 @@ func (l *Limiter) split(pl *plan, sets []*policy.Set) error {
 	}
 	byShard := make(map[uint32]int, 8)
 	renumbered := make(map[slot]int, 8)
+	last := slot{work: -1} // and its number: neighbours are often alike
+	lastAt := 0
 	var keys []string // first key of each work
 	rest := b.Ops
 	for i := range b.N {
@@ -28,13 +30,16 @@ func (l *Limiter) split(pl *plan, sets []*policy.Set) error {
 		if it.bad != nil {
 			continue
 		}
-		n, ok := byShard[it.shard]
+		n, ok := last.work, last.work >= 0 && pl.works[last.work].shard == it.shard
+		if !ok {
+			n, ok = byShard[it.shard]
+		}
 		if !ok {
 			n = len(pl.works)
 			byShard[it.shard] = n
 			pl.works = append(pl.works, &work{
 				shard: it.shard, idempotent: true,
-				batch: &api.Batch{Atomic: b.Atomic, Session: b.Session},
+				batch: &api.Batch{Atomic: b.Atomic, Session: b.Session, Ops: make([]byte, 0, len(b.Ops)/(len(pl.works)+1)+64)},
 			})
 			keys = append(keys, op.Key)
 			if n == 1 && (b.Atomic || b.Session.Seq != 0) {
@@ -47,14 +52,17 @@ func (l *Limiter) split(pl *plan, sets []*policy.Set) error {
 		if set == nil {
 			set = sets[op.Policy]
 		}
-		at, ok := renumbered[slot{n, set}]
-		if !ok {
-			at = len(w.sets)
-			renumbered[slot{n, set}] = at
-			w.batch.Policies = append(w.batch.Policies, b.Policies[op.Policy])
-			w.sets = append(w.sets, set)
+		if (slot{n, set}) != last {
+			at, ok := renumbered[slot{n, set}]
+			if !ok {
+				at = len(w.sets)
+				renumbered[slot{n, set}] = at
+				w.batch.Policies = append(w.batch.Policies, b.Policies[op.Policy])
+				w.sets = append(w.sets, set)
+			}
+			last, lastAt = slot{n, set}, at
 		}
-		op.Policy = at
+		op.Policy = lastAt
 		w.batch.Add(op)
 		w.idempotent = w.idempotent && (repeatable(&op) || b.Session.Seq != 0)
 	}

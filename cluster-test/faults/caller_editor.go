@@ -24,15 +24,31 @@ func (c *caller) editPolicies(context.Context) {
 	}
 	for range edits {
 		p := c.plan.Policies[len(c.plan.Policies)-1-c.rng.IntN(c.plan.Edited)]
-		switch c.rng.IntN(8) {
+		switch c.rng.IntN(10) {
 		case 0:
 			remove(c.journal, c.client, p.Name)
+		case 8, 9:
+			c.override(p)
 		case 1, 2: // as it was
 			put(c.journal, c.client, p)
 		default:
 			put(c.journal, c.client, c.variant(p))
 		}
 	}
+}
+
+// override gives some keys limits of their own, for a time or for good, or takes
+// them away. The journal does not tell of it: the catalog's log does.
+func (c *caller) override(p api.Policy) {
+	o := api.Override{Key: []string{"*", "shared-*", "shared-1", "own-*"}[c.rng.IntN(4)], Limits: c.variant(p).Limits}
+	if c.rng.IntN(3) == 0 {
+		_ = c.client.DeleteOverride(context.Background(), p.Name, o.Key)
+		return
+	}
+	if c.rng.IntN(2) == 0 {
+		o.TTL = api.Duration(time.Second + time.Duration(c.rng.Int64N(int64(8*time.Second))))
+	}
+	_, _ = c.client.PutOverride(context.Background(), p.Name, o)
 }
 
 // variant draws a policy of the same name.

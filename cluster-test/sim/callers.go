@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"time"
 
@@ -336,12 +337,35 @@ type editor struct {
 func (e *editor) run(ctx context.Context) {
 	for sleep(ctx, time.Second+time.Duration(e.rng.Int64N(int64(4*time.Second)))) {
 		name := e.w.policies[e.rng.IntN(len(e.w.policies))]
-		if e.rng.IntN(12) == 0 {
+		switch n := e.rng.IntN(12); {
+		case n == 0:
 			e.delete(name)
-		} else {
+		case n < 3:
+			e.override(name)
+		default:
 			e.put(e.change(e.known[name], name))
 		}
 	}
+}
+
+// override gives some keys limits of their own, for a time or for good, or takes
+// them away. The history does not tell of it: the catalog's log does.
+func (e *editor) override(name string) {
+	key := []string{"*", "{t*", "{t1}*", "{t2}-0", "{t3}-1"}[e.rng.IntN(5)]
+	at := "/v1/policies/" + name + "/overrides"
+	if e.rng.IntN(3) == 0 {
+		_ = e.call("DELETE", e.anyNode(), at+"?key="+url.QueryEscape(key), nil, http.Header{}, 6*time.Second, nil)
+		return
+	}
+	o := api.Override{Key: key, Limits: []api.Limit{e.limit("only")}}
+	if e.rng.IntN(2) == 0 {
+		o.TTL = api.Duration(time.Second + time.Duration(e.rng.Int64N(int64(8*time.Second))))
+	}
+	body, err := json.Marshal(o)
+	if err != nil {
+		panic(err)
+	}
+	_ = e.call("PUT", e.anyNode(), at, body, http.Header{}, 6*time.Second, nil)
 }
 
 // change draws what becomes of a policy: limits with other numbers, one more,
