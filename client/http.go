@@ -148,7 +148,11 @@ type exchange struct {
 	ifMatch      uint64        // 0 is none
 	within       time.Duration // of one attempt; 0 is attemptTimeout
 	answer       any           // decoded into, if not nil
+	pure         bool          // it changes nothing, though it is no GET
 }
+
+// reads tells that x changes nothing.
+func (x *exchange) reads() bool { return x.pure || x.method == http.MethodGet }
 
 // exchange sends x to one node. Its errors are of this package.
 func (c *Client) exchange(ctx context.Context, to *endpoint, x *exchange) error {
@@ -193,7 +197,7 @@ func (c *Client) exchange(ctx context.Context, to *endpoint, x *exchange) error 
 	}
 	if err := json.Unmarshal(buf.Bytes(), x.answer); err != nil {
 		kind := ErrOutcomeUnknown
-		if x.method == http.MethodGet {
+		if x.reads() {
 			kind = ErrInvalidRequest // by its endpoint
 		}
 		return fail(kind, &foreignError{at.Redacted(), err}, nil)
@@ -228,8 +232,8 @@ func (c *Client) ask(ctx context.Context, x *exchange) (doubt bool, err error) {
 			case !isProblem && ctx.Err() == nil:
 				c.dir.suspect(e, err)
 			}
-			foreign = foreign && x.method == http.MethodGet && hopeless(err)
-			if x.method == http.MethodGet && !foreign {
+			foreign = foreign && x.reads() && hopeless(err)
+			if x.reads() && !foreign {
 				err = fail(ErrUnavailable, cut(err), nil)
 			} else {
 				doubt = doubt || errors.Is(err, ErrOutcomeUnknown) && !neverSent(err)

@@ -41,7 +41,7 @@ func (c *Client) Explain(ctx context.Context, policy, key string, cost int64) (a
 	if err != nil {
 		return x, fail(ErrInvalidRequest, err, nil)
 	}
-	_, err = c.ask(ctx, &exchange{method: http.MethodPost, path: "/v1/explain", media: api.MediaJSON, body: body, answer: &x})
+	_, err = c.ask(ctx, &exchange{method: http.MethodPost, path: "/v1/explain", media: api.MediaJSON, body: body, answer: &x, pure: true})
 	return x, err
 }
 
