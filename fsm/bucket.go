@@ -42,8 +42,13 @@ func (b *bucket) fresh(s *set, at moment) {
 
 // advance brings b to at, which is not before b.at.
 func (b *bucket) advance(at moment) {
+	dt := at.now - b.at.now
 	for i := range b.set.limits {
-		b.set.limits[i].advance(&b.lim[i], b.at.now, at)
+		if l := &b.set.limits[i]; l.algorithm != api.TokenBucket {
+			l.advance(&b.lim[i], b.at.now, at)
+		} else if dt != 0 {
+			l.refill(&b.lim[i], dt)
+		}
 	}
 	b.at = at
 }
@@ -77,7 +82,11 @@ func (b *bucket) adopt(s *set) {
 // passes says whether every limit has cost tokens.
 func (b *bucket) passes(cost int64) bool {
 	for i := range b.set.limits {
-		if b.set.limits[i].left(b.lim[i], b.at) < cost {
+		left := b.lim[i].tokens
+		if l := &b.set.limits[i]; l.algorithm == api.SlidingWindow {
+			left = l.slidingLeft(b.lim[i], b.at.now)
+		}
+		if left < cost {
 			return false
 		}
 	}
@@ -90,7 +99,13 @@ func (b *bucket) passes(cost int64) bool {
 func (b *bucket) charge(cost int64, wait uint64) bool {
 	ok := true
 	for i := range b.set.limits {
-		ok = b.set.limits[i].charge(&b.lim[i], b.at, cost, wait) && ok
+		l, v := &b.set.limits[i], &b.lim[i]
+		if l.algorithm == api.TokenBucket {
+			v.tokens -= cost
+			ok = ok && v.tokens >= l.burst-maxBurst
+		} else {
+			ok = l.charge(v, b.at, cost, wait) && ok
+		}
 	}
 	return ok
 }
@@ -143,11 +158,19 @@ func (b *bucket) describe(res *api.Result, next int64) {
 	for i := range b.set.limits {
 		l := &b.set.limits[i]
 		v := b.lim[i]
-		left := l.left(v, b.at)
+		left, retry, reset := v.tokens, uint64(0), uint64(0)
+		if l.algorithm == api.TokenBucket {
+			if next > v.tokens && next > 0 {
+				retry = l.untilTokens(v, next)
+			}
+			reset = l.untilTokens(v, l.burst)
+		} else {
+			left, retry, reset = l.left(v, b.at), l.wait(v, b.at, next), l.untilFresh(v, b.at)
+		}
 		res.Limits = append(res.Limits, api.LimitValues{
 			Remaining:  max(0, left),
-			RetryAfter: micros(l.wait(v, b.at, next)),
-			ResetAfter: micros(l.untilFresh(v, b.at)),
+			RetryAfter: micros(retry),
+			ResetAfter: micros(reset),
 		})
 		// Tokens and bursts fit 33 bits, but for their sign: no product overflows.
 		if i == 0 || left*b.set.limits[res.Binding].burst < least*l.burst {

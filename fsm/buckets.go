@@ -312,7 +312,7 @@ func (m *Buckets) applyOp(st *staged, offset uint32) opError {
 			b.describe(res, 0)
 		case op.Cost > b.set.minBurst:
 			return exceeds(op.Cost, b.set)
-		case m.takes(op):
+		case b.passes(op.Cost) && b.charge(op.Cost, 0), op.MaxWait != 0 && m.borrows(op):
 			res.Status = api.StatusAllowed
 			b.describe(res, 0)
 			m.store(hash, where, op.Key, b)
@@ -352,19 +352,12 @@ func (m *Buckets) applyOp(st *staged, offset uint32) opError {
 	return opError{}
 }
 
-// takes charges a take to m.b, and leaves the wait in m.res. It is false, and
-// nothing changed, if the take is denied.
-func (m *Buckets) takes(op *api.Op) bool {
-	if m.b.passes(op.Cost) {
-		return m.b.charge(op.Cost, 0)
-	}
-	if op.MaxWait == 0 {
-		return false
-	}
+// borrows charges a take that waits to m.b, and leaves the wait in m.res. It is
+// false, and nothing changed, if the take is denied.
+func (m *Buckets) borrows(op *api.Op) bool {
 	wait, ok := m.b.borrow(op.Cost, op.MaxWait)
-	m.res.Wait = micros(wait)
-	if !ok {
-		m.res.Wait = 0
+	if ok {
+		m.res.Wait = micros(wait)
 	}
 	return ok
 }

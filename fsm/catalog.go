@@ -278,5 +278,6 @@ func conflict(name string, old *CatalogPolicy, match *uint64, anyMatch, noneMatc
 
 func equalPolicies(a, b *api.Policy) bool {
 	return a.Name == b.Name && a.Mode == b.Mode && a.OnUnavailable == b.OnUnavailable &&
-		a.Enforcement == b.Enforcement && a.Revision == b.Revision && slices.Equal(a.Limits, b.Limits)
+		a.Enforcement == b.Enforcement && a.TimeZone == b.TimeZone && a.Revision == b.Revision &&
+		slices.Equal(a.Limits, b.Limits) && slices.Equal(a.ZoneRules, b.ZoneRules)
 }

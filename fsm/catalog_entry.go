@@ -51,7 +51,7 @@ type CatalogInit struct {
 
 // PutPolicy creates or replaces a policy.
 type PutPolicy struct {
-	Policy    api.Policy `json:"policy"`               // normalized; its revision is ignored
+	Policy    api.Policy `json:"policy"`               // normalized, with its ZoneRules; its revision is ignored
 	IfMatch   *uint64    `json:"if_match,omitempty"`   // only if the policy exists at this revision
 	AnyMatch  bool       `json:"any_match,omitempty"`  // only if the policy exists
 	NoneMatch bool       `json:"none_match,omitempty"` // only if the policy does not exist
@@ -184,7 +184,12 @@ func checkOverride(o *api.Override) error {
 
 // checkNormalized refuses a policy that [policy.Parse] would not have returned.
 func checkNormalized(p *api.Policy) error {
-	b, err := json.Marshal(p)
+	if err := api.CheckZone(p.ZoneRules); err != nil {
+		return api.NewProblem(api.InvalidPolicy, "%v", err)
+	}
+	plain := *p
+	plain.ZoneRules = nil
+	b, err := json.Marshal(plain)
 	if err != nil {
 		return err
 	}
@@ -192,7 +197,7 @@ func checkNormalized(p *api.Policy) error {
 	if len(errs) > 0 {
 		return policy.Problem(errs)
 	}
-	if !reflect.DeepEqual(parsed, *p) {
+	if !reflect.DeepEqual(parsed, plain) {
 		return api.NewProblem(api.InvalidPolicy, "the policy %s has not been normalized", p.Name)
 	}
 	return nil

@@ -7,8 +7,8 @@
 // A document is YAML or JSON, which is YAML too. [Parse] reports every error in
 // it at once, each with its line, its path and what to do about it. Nothing is
 // accepted and then ignored, with one exception: a document may carry
-// "revision", as what the server returns does, so that the answer to a GET can
-// be edited and PUT back; the server counts revisions itself and sets it anew.
+// "revision" and "time_zone_rules", as what the server returns does, so that the
+// answer to a GET can be edited and PUT back; the server sets both anew.
 //
 // A document that [Parse] accepted is normalized: every default is written out,
 // so equal policies are equal values.
@@ -18,15 +18,20 @@
 //	limits          required        1 to 16
 //	mode            strict          strict
 //	on_unavailable  closed          closed
-//	enforcement     enforce         enforce
+//	enforcement     enforce         enforce, shadow, off
+//	time_zone       UTC             a name of the IANA database, such as Europe/Berlin;
+//	                                only with a fixed_window limit
 //	revision        ignored         any
+//	time_zone_rules ignored         any
 //
 //	of a limit      default         values
 //	name            "default" if it is the only one, else "limit-1" for the first, …
-//	algorithm       token_bucket    token_bucket
-//	rate            required        1 to 2^31-1, and at most 10^9 a second
-//	per             required        duration, 1ms to 8784h (366 days)
-//	burst           rate            1 to 2^31-1
+//	algorithm       token_bucket    token_bucket, fixed_window, sliding_window, concurrency
+//	rate            required        1 to 2^31-1, and at most 10^9 a second; not of concurrency
+//	per             required        duration, 1ms to 8784h (366 days), or month of a
+//	                                fixed_window; not of concurrency
+//	burst           rate            1 to 2^31-1; of a token_bucket only
+//	max             required        1 to 2^31-1; of concurrency only
 //
 // YAML's anchors, aliases, tags and merge keys are refused: a policy should
 // read the same to everyone. Documents are bounded ([MaxDocument]).

@@ -50,6 +50,7 @@ func FuzzParseInline(f *testing.F) {
 	f.Add([]byte(`[{"name":"b","rate":1,"per":"1s"}]`))
 	f.Add([]byte(`[{"rate":100,"per":"1m0s","burst":200},{"algorithm":"token_bucket","rate":5,"per":"24h"}]`))
 	f.Add([]byte(`[{"rate":1e3,"per":1}]`))
+	f.Add([]byte(`[{"algorithm":"fixed_window","rate":5,"per":"month"},{"algorithm":"sliding_window","rate":5,"per":"1s"},{"algorithm":"concurrency","max":5}]`))
 	f.Add([]byte(`{"limits":null}`))
 	f.Fuzz(func(t *testing.T, limits []byte) {
 		set, err := ParseInline(limits)
@@ -67,7 +68,8 @@ func FuzzParseInline(f *testing.F) {
 			t.Fatalf("accepted as %+v", set.SetInfo)
 		}
 		for _, l := range set.Limits {
-			if l.Rate < 1 || l.Rate > MaxRate || l.Per < int64(MinPer) || l.Per > int64(MaxPer) || l.Burst < 1 || l.Burst > MaxBurst {
+			rated := l.Rate >= 1 && l.Rate <= MaxRate && (l.Per >= int64(MinPer) && l.Per <= int64(MaxPer) || l.Algorithm == api.FixedWindow && l.Per == 0)
+			if rated == (l.Algorithm == api.Concurrency) || l.Burst < 1 || l.Burst > MaxBurst || l.Algorithm > api.Concurrency {
 				t.Fatalf("out of bounds: %+v", l)
 			}
 		}

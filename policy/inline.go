@@ -41,8 +41,9 @@ func ParseInline(jsonLimits []byte) (*Set, error) {
 	return Resolve(&p), nil
 }
 
-// inlineName is "inline:name=rate/per/burst" with a comma between limits: none
-// of its parts can hold one of its separators, so it is unambiguous.
+// inlineName is "inline:name=rate/per/burst" with a comma between limits; of the
+// other algorithms "name=algorithm:rate/per" or "name=concurrency:max". None of
+// its parts can hold one of its separators, so it is unambiguous.
 func inlineName(limits []api.Limit) string {
 	var b strings.Builder
 	b.WriteString("inline:")
@@ -52,11 +53,21 @@ func inlineName(limits []api.Limit) string {
 		}
 		b.WriteString(l.Name)
 		b.WriteByte('=')
+		if l.Algorithm != tokenBucket {
+			b.WriteString(l.Algorithm)
+			b.WriteByte(':')
+		}
+		if l.Algorithm == concurrency {
+			b.WriteString(strconv.FormatInt(l.Max, 10))
+			continue
+		}
 		b.WriteString(strconv.FormatInt(l.Rate, 10))
 		b.WriteByte('/')
 		b.WriteString(l.Per.String())
-		b.WriteByte('/')
-		b.WriteString(strconv.FormatInt(l.Burst, 10))
+		if l.Algorithm == tokenBucket {
+			b.WriteByte('/')
+			b.WriteString(strconv.FormatInt(l.Burst, 10))
+		}
 	}
 	return b.String()
 }

@@ -16,6 +16,10 @@ func TestEqualInlineLimitsShareBuckets(t *testing.T) {
 		{`[{"name":"x","rate":5,"per":"1m"}]`},
 		{`[{"rate":5,"per":"1m"},{"rate":6,"per":"1m"}]`},
 		{`[{"rate":6,"per":"1m"},{"rate":5,"per":"1m"}]`},
+		{`[{"algorithm":"fixed_window","rate":5,"per":"1m"}]`},
+		{`[{"algorithm":"sliding_window","rate":5,"per":"1m"}]`},
+		{`[{"algorithm":"fixed_window","rate":5,"per":"month"}]`},
+		{`[{"algorithm":"concurrency","max":5}]`},
 	}
 	owner := map[string]int{}
 	for i, group := range groups {
@@ -64,7 +68,7 @@ func TestWrongInlineLimitsAreInvalidPolicies(t *testing.T) {
 		`[]`:                                 "0 limits: it is empty; it needs 1 to 16 limits\n",
 		`[{"rate":0,"per":"1m"}]`:            "0 limits[0].rate: it needs to be 1 to 2147483647, not 0\n",
 		`[{"rate":5,"per":"1m","per":"2m"}]`: "0 limits[0].per: this field is here already; keep one of them\n",
-		`[{"rate":5,"per":"1m","a":1}]`:      "0 limits[0].a: unknown field \"a\"; the fields here are name, algorithm, rate, per, burst\n",
+		`[{"rate":5,"per":"1m","a":1}]`:      "0 limits[0].a: unknown field \"a\"; the fields here are name, algorithm, rate, per, burst, max\n",
 	}
 	for text, want := range cases {
 		_, err := ParseInline([]byte(text))

@@ -108,8 +108,6 @@ func unknownField(name string, known []string) string {
 	switch name {
 	case "<<":
 		return "YAML merge keys are not supported; write the fields out"
-	case "max":
-		return "max belongs to concurrency limits, which this version does not support; use rate, per and burst"
 	}
 	return fmt.Sprintf("unknown field %s; the fields here are %s", quote(name), strings.Join(known, ", "))
 }
@@ -164,7 +162,7 @@ func (c *checker) duration(n *yaml.Node, path string, low, high api.Duration) (a
 	case digits.MatchString(n.Value):
 		c.add(n, path, "a duration needs its unit, such as %ss or %sms", clip(n.Value), clip(n.Value))
 	case n.Value == "month":
-		c.add(n, path, "month is for fixed_window limits, which this version does not support; use a duration such as 24h")
+		c.add(n, path, "month is for fixed_window limits; use a duration such as 24h")
 	default:
 		v, err := time.ParseDuration(n.Value)
 		if err != nil {
@@ -180,24 +178,29 @@ func (c *checker) duration(n *yaml.Node, path string, low, high api.Duration) (a
 
 // choice is a field with a closed set of values.
 type choice struct {
-	value string   // the one that this version supports, and the default
-	later []string // those that the documentation names and this version does not support
+	values []string // those that this version supports; the first is the default
+	later  []string // those that the documentation names and this version does not support
 }
 
-// pick returns c's value, whatever n holds; later tells that n holds one of the
-// values to come.
-func (c *checker) pick(n *yaml.Node, path string, ch choice) (value string, later bool) {
+func (ch choice) byDefault() string { return ch.values[0] }
+
+// pick returns the value that n holds, or the default if it holds none.
+func (c *checker) pick(n *yaml.Node, path string, ch choice) string {
 	s, ok := c.text(n, path)
-	switch {
-	case !ok || s == ch.value:
-		return ch.value, false
-	case slices.Contains(ch.later, s):
-		c.add(n, path, "this version does not support %s yet, only %s; use that or leave the field out", s, ch.value)
-		return ch.value, true
-	default:
-		c.add(n, path, "%s is not a value of this field; this version supports only %s", quote(s), ch.value)
-		return ch.value, false
+	supported := "this version supports only " + ch.byDefault()
+	if len(ch.values) > 1 {
+		supported = "it takes " + strings.Join(ch.values, ", ")
 	}
+	switch {
+	case !ok:
+	case slices.Contains(ch.values, s):
+		return s
+	case slices.Contains(ch.later, s):
+		c.add(n, path, "this version does not support %s yet, only %s; use that or leave the field out", s, ch.byDefault())
+	default:
+		c.add(n, path, "%s is not a value of this field; %s", quote(s), supported)
+	}
+	return ch.byDefault()
 }
 
 // kindOf names what n holds, for messages.

@@ -24,19 +24,28 @@ const (
 )
 
 var (
-	policyFields = []string{"name", "limits", "mode", "on_unavailable", "enforcement", "revision"}
-	limitFields  = []string{"name", "algorithm", "rate", "per", "burst"}
+	policyFields = []string{"name", "limits", "mode", "on_unavailable", "enforcement", "time_zone", "revision", "time_zone_rules"}
+	limitFields  = []string{"name", "algorithm", "rate", "per", "burst", "max"}
 
-	modes        = choice{"strict", []string{"leased", "soft"}}
-	unavailables = choice{"closed", []string{"open", "local"}}
-	enforcements = choice{"enforce", []string{"shadow", "off"}}
-	algorithms   = choice{"token_bucket", []string{"fixed_window", "sliding_window", "concurrency"}}
+	modes        = choice{[]string{"strict"}, []string{"leased", "soft"}}
+	unavailables = choice{[]string{"closed"}, []string{"open", "local"}}
+
+	// In the order of their numbers in package api.
+	enforcements = choice{[]string{"enforce", "shadow", "off"}, nil}
+	algorithms   = choice{[]string{tokenBucket, fixedWindow, slidingWindow, concurrency}, nil}
+)
+
+const (
+	tokenBucket   = "token_bucket"
+	fixedWindow   = "fixed_window"
+	slidingWindow = "sliding_window"
+	concurrency   = "concurrency"
 )
 
 // Parse reads one document, YAML or JSON, and returns the normalized policy, or
 // every error in it. name is the one in the address, or "": a document may
 // leave its name out if the address has it, and must not differ from it. The
-// document's revision is ignored: that of the result is 0.
+// document's revision and time_zone_rules are ignored: the result has none.
 func Parse(doc []byte, name string) (api.Policy, []api.FieldError) {
 	var c checker
 	if len(doc) > MaxDocument {
@@ -125,7 +134,7 @@ func Problem(errs []api.FieldError) *api.Problem {
 // policy reads a whole document. Its result means something only if no error
 // was added.
 func (c *checker) policy(n *yaml.Node, name string) api.Policy {
-	p := api.Policy{Name: name, Mode: modes.value, OnUnavailable: unavailables.value, Enforcement: enforcements.value}
+	p := api.Policy{Name: name, Mode: modes.byDefault(), OnUnavailable: unavailables.byDefault(), Enforcement: enforcements.byDefault()}
 	f, ok := c.mapping(n, "", "a policy", policyFields)
 	if !ok {
 		return p
@@ -137,13 +146,16 @@ func (c *checker) policy(n *yaml.Node, name string) api.Policy {
 		p.Limits = c.limits(limits, "limits")
 	}
 	if v := f["mode"]; v != nil {
-		p.Mode, _ = c.pick(v, "mode", modes)
+		p.Mode = c.pick(v, "mode", modes)
 	}
 	if v := f["on_unavailable"]; v != nil {
-		p.OnUnavailable, _ = c.pick(v, "on_unavailable", unavailables)
+		p.OnUnavailable = c.pick(v, "on_unavailable", unavailables)
 	}
 	if v := f["enforcement"]; v != nil {
-		p.Enforcement, _ = c.pick(v, "enforcement", enforcements)
+		p.Enforcement = c.pick(v, "enforcement", enforcements)
+	}
+	if v := f["time_zone"]; v != nil {
+		p.TimeZone = c.timeZone(v, "time_zone", p.Limits)
 	}
 	if v := f["revision"]; v != nil {
 		_, err := strconv.ParseUint(v.Value, 10, 64)
@@ -217,7 +229,7 @@ func (c *checker) limits(n *yaml.Node, path string) []api.Limit {
 
 // limit reads one limit; its name stays "" if it has none.
 func (c *checker) limit(n *yaml.Node, path string) api.Limit {
-	l := api.Limit{Algorithm: algorithms.value}
+	l := api.Limit{Algorithm: algorithms.byDefault()}
 	f, ok := c.mapping(n, path, "a limit", limitFields)
 	if !ok {
 		return l
@@ -230,10 +242,34 @@ func (c *checker) limit(n *yaml.Node, path string) api.Limit {
 		}
 	}
 	if v := f["algorithm"]; v != nil {
-		later := false
-		if l.Algorithm, later = c.pick(v, path+".algorithm", algorithms); later {
-			return l // its numbers follow other rules
+		l.Algorithm = c.pick(v, path+".algorithm", algorithms)
+	}
+	if l.Algorithm == concurrency {
+		c.permits(n, path, f, &l)
+	} else {
+		c.tokens(n, path, f, &l)
+	}
+	return l
+}
+
+// permits reads the numbers of a concurrency limit.
+func (c *checker) permits(n *yaml.Node, path string, f map[string]*yaml.Node, l *api.Limit) {
+	for _, name := range []string{"rate", "per", "burst"} {
+		if v := f[name]; v != nil {
+			c.add(v, path+"."+name, "a concurrency limit has no %s, only max; remove it", name)
 		}
+	}
+	if v, ok := f["max"]; !ok {
+		c.add(n, path+".max", "it is missing; add the permits that may be held at a time, such as 10")
+	} else if v != nil {
+		l.Max, _ = c.whole(v, path+".max", MaxBurst)
+	}
+}
+
+// tokens reads the numbers of the other limits.
+func (c *checker) tokens(n *yaml.Node, path string, f map[string]*yaml.Node, l *api.Limit) {
+	if v := f["max"]; v != nil {
+		c.add(v, path+".max", "max is for concurrency limits; a %s limit has rate and per", l.Algorithm)
 	}
 	rateOK, perOK := false, false
 	if v, ok := f["rate"]; !ok {
@@ -243,6 +279,8 @@ func (c *checker) limit(n *yaml.Node, path string) api.Limit {
 	}
 	if v, ok := f["per"]; !ok {
 		c.add(n, path+".per", "it is missing; add a duration such as 1s or 24h")
+	} else if v != nil && l.Algorithm == fixedWindow && v.Kind == yaml.ScalarNode && v.Value == "month" {
+		l.Per = api.Month
 	} else if v != nil {
 		l.Per, perOK = c.duration(v, path+".per", MinPer, MaxPer)
 	}
@@ -250,9 +288,15 @@ func (c *checker) limit(n *yaml.Node, path string) api.Limit {
 	if rateOK && perOK && l.Rate > int64(l.Per) {
 		c.add(f["rate"], path+".rate", "%d per %s is more than 10^9 a second; lower the rate or lengthen per", l.Rate, l.Per)
 	}
+	v := f["burst"]
+	if l.Algorithm != tokenBucket {
+		if v != nil {
+			c.add(v, path+".burst", "burst is for token_bucket limits; of a %s limit at most rate passes at once; remove it", l.Algorithm)
+		}
+		return
+	}
 	l.Burst = l.Rate
-	if v := f["burst"]; v != nil {
+	if v != nil {
 		l.Burst, _ = c.whole(v, path+".burst", MaxBurst)
 	}
-	return l
 }

@@ -58,6 +58,33 @@ func TestAcceptedDocumentsAreNormalized(t *testing.T) {
 			normalized("api",
 				api.Limit{Name: "limit-1", Algorithm: "token_bucket", Rate: MaxRate, Per: MaxPer, Burst: MaxBurst},
 				api.Limit{Name: "limit-2", Algorithm: "token_bucket", Rate: 1000000, Per: MinPer, Burst: 1})},
+		{"every algorithm, and a time zone; its rules are the server's",
+			`name: a
+limits:
+- {algorithm: fixed_window, rate: 5, per: month}
+- {algorithm: fixed_window, rate: 5, per: 1m}
+- {algorithm: sliding_window, rate: 6, per: 1m}
+- {algorithm: concurrency, max: 7}
+time_zone: Europe/Berlin
+time_zone_rules: [[0, 3600]]
+enforcement: off
+`, "", api.Policy{Name: "a", Mode: "strict", OnUnavailable: "closed", Enforcement: "off", TimeZone: "Europe/Berlin", Limits: []api.Limit{
+				{Name: "limit-1", Algorithm: "fixed_window", Rate: 5, Per: api.Month},
+				{Name: "limit-2", Algorithm: "fixed_window", Rate: 5, Per: minute},
+				{Name: "limit-3", Algorithm: "sliding_window", Rate: 6, Per: minute},
+				{Name: "limit-4", Algorithm: "concurrency", Max: 7},
+			}}},
+		{"the contract's example",
+			`name: api
+limits:
+  - {name: burst, rate: 100, per: 1s, burst: 200}      # algorithm: token_bucket
+  - {name: daily, algorithm: fixed_window, rate: 100000, per: 24h}
+mode: strict                 # strict | leased | soft
+on_unavailable: closed       # open | closed | local
+enforcement: enforce         # enforce | shadow | off
+`, "", normalized("api",
+				api.Limit{Name: "burst", Algorithm: "token_bucket", Rate: 100, Per: second, Burst: 200},
+				api.Limit{Name: "daily", Algorithm: "fixed_window", Rate: 100000, Per: 24 * 60 * minute})},
 		{"empty documents around it don't count",
 			"# policies\n---\n---\nname: a\nlimits: [{rate: 5, per: 1m}]\n---\n", "",
 			normalized("a", api.Limit{Name: "default", Algorithm: "token_bucket", Rate: 5, Per: minute, Burst: 5})},
@@ -79,7 +106,7 @@ func TestAcceptedDocumentsAreNormalized(t *testing.T) {
 // reparse checks that what a server returns can be put back.
 func reparse(t *testing.T, p api.Policy) {
 	t.Helper()
-	p.Revision = 7
+	p.Revision, p.ZoneRules = 7, []api.ZoneShift{{0, 3600}, {1, 0}}
 	b, err := json.Marshal(p)
 	if err != nil {
 		t.Fatal(err)
@@ -88,7 +115,7 @@ func reparse(t *testing.T, p api.Policy) {
 	if len(errs) > 0 {
 		t.Fatalf("accepted, and then its JSON %s is refused:\n%s", b, lines(errs))
 	}
-	p.Revision = 0
+	p.Revision, p.ZoneRules = 0, nil
 	if !reflect.DeepEqual(again, p) {
 		t.Fatalf("reads back as %+v, was %+v", again, p)
 	}
@@ -97,21 +124,10 @@ func reparse(t *testing.T, p api.Policy) {
 func TestEveryErrorIsReportedWithItsPlace(t *testing.T) {
 	const some = "\nlimits: [{rate: 5, per: 1m}]\n"
 	cases := []struct{ promise, doc, address, want string }{
-		{"the contract's example needs a later version",
-			`name: api
-limits:
-  - {name: burst, rate: 100, per: 1s, burst: 200}      # algorithm: token_bucket
-  - {name: daily, algorithm: fixed_window, rate: 100000, per: 24h}
-mode: strict                 # strict | leased | soft
-on_unavailable: closed       # open | closed | local
-enforcement: enforce         # enforce | shadow | off
-`, "", `
-4 limits[1].algorithm: this version does not support fixed_window yet, only token_bucket; use that or leave the field out
-`},
 		{"all at once, in the order of lines",
 			`mode: soft
 on_unavailable: local
-enforcement: off
+enforcement: maybe
 limits:
 - rate: "100"
   per: 60
@@ -128,18 +144,18 @@ colour: blue
 1 name: it is missing; give the policy a name
 1 mode: this version does not support soft yet, only strict; use that or leave the field out
 2 on_unavailable: this version does not support local yet, only closed; use that or leave the field out
-3 enforcement: this version does not support off yet, only enforce; use that or leave the field out
+3 enforcement: "maybe" is not a value of this field; it takes enforce, shadow, off
 5 limits[0].rate: it needs a whole number, not text; remove the quotes
 6 limits[0].per: a duration needs its unit, such as 60s or 60ms
 7 limits[1].rate: it needs a whole number in plain digits, such as 100, not "1.5"
 9 limits[1].burst: it needs a whole number in plain digits, such as 100, not "true"
 10 limits[2].rate: it is missing; add the tokens that come back each per, such as 100
 10 limits[2].per: it is missing; add a duration such as 1s or 24h
-11 limits[3]: a limit is a mapping of fields (name, algorithm, rate, per, burst), not a number
+11 limits[3]: a limit is a mapping of fields (name, algorithm, rate, per, burst, max), not a number
 12 limits[4].rate: it needs to be 1 to 2147483647, not 0
 13 limits[4].per: it needs to be 1ms to 8784h, not 9000h
 14 limits[4].burst: it needs to be 1 to 2147483647, not 99999999999999999999
-15 colour: unknown field "colour"; the fields here are name, limits, mode, on_unavailable, enforcement, revision
+15 colour: unknown field "colour"; the fields here are name, limits, mode, on_unavailable, enforcement, time_zone, revision, time_zone_rules
 `},
 		{"a field may stand once",
 			"name: a\nlimits:\n- rate: 1\n  per: 1s\n  rate: 2\nname: a\n", "", `
@@ -148,7 +164,7 @@ colour: blue
 `},
 		{"JSON too", "{\"name\":\"a\",\n\"limits\":[{\"rate\":1e3,\n\"per\":\"1s\",\"Rate\":1}]}", "", `
 2 limits[0].rate: it needs a whole number in plain digits, such as 100, not "1e3"
-3 limits[0].Rate: unknown field "Rate"; the fields here are name, algorithm, rate, per, burst
+3 limits[0].Rate: unknown field "Rate"; the fields here are name, algorithm, rate, per, burst, max
 `},
 		{"YAML's own notations of numbers are refused",
 			"name: a\nlimits:\n- rate: 1_000\n  per: 1s\n  burst: 0x10\n- rate: 010\n  per: 1:30\n", "", `
@@ -177,12 +193,46 @@ colour: blue
 			"name: a\nlimits: [{rate: 1000001, per: 1ms}]", "", `
 2 limits[0].rate: 1000001 per 1ms is more than 10^9 a second; lower the rate or lengthen per
 `},
-		{"what later versions will know is named",
-			"name: a\nlimits:\n- {algorithm: concurrency, max: 5}\n- {rate: 1, per: month}\n- {algorithm: leaky, rate: 1, per: 1s}", "", `
-3 limits[0].max: max belongs to concurrency limits, which this version does not support; use rate, per and burst
-3 limits[0].algorithm: this version does not support concurrency yet, only token_bucket; use that or leave the field out
-4 limits[1].per: month is for fixed_window limits, which this version does not support; use a duration such as 24h
-5 limits[2].algorithm: "leaky" is not a value of this field; this version supports only token_bucket
+		{"each algorithm has its own numbers",
+			`name: a
+limits:
+- {rate: 1, per: month, max: 3}
+- {algorithm: leaky, rate: 1, per: 1s}
+- {algorithm: fixed_window, rate: 1, per: month, burst: 5}
+- {algorithm: fixed_window, rate: 1, per: year}
+- {algorithm: sliding_window, rate: 1, per: month, burst: 1, max: 1}
+- {algorithm: sliding_window}
+- {algorithm: concurrency, rate: 1, per: 1s, burst: 5, max: 5}
+- {algorithm: concurrency}
+- {algorithm: concurrency, max: 0}
+`, "", `
+3 limits[0].max: max is for concurrency limits; a token_bucket limit has rate and per
+3 limits[0].per: month is for fixed_window limits; use a duration such as 24h
+4 limits[1].algorithm: "leaky" is not a value of this field; it takes token_bucket, fixed_window, sliding_window, concurrency
+5 limits[2].burst: burst is for token_bucket limits; of a fixed_window limit at most rate passes at once; remove it
+6 limits[3].per: "year" is not a duration; write one such as 500ms, 1s, 1m30s or 24h
+7 limits[4].max: max is for concurrency limits; a sliding_window limit has rate and per
+7 limits[4].per: month is for fixed_window limits; use a duration such as 24h
+7 limits[4].burst: burst is for token_bucket limits; of a sliding_window limit at most rate passes at once; remove it
+8 limits[5].rate: it is missing; add the tokens that come back each per, such as 100
+8 limits[5].per: it is missing; add a duration such as 1s or 24h
+9 limits[6].rate: a concurrency limit has no rate, only max; remove it
+9 limits[6].per: a concurrency limit has no per, only max; remove it
+9 limits[6].burst: a concurrency limit has no burst, only max; remove it
+10 limits[7].max: it is missing; add the permits that may be held at a time, such as 10
+11 limits[8].max: it needs to be 1 to 2147483647, not 0
+`},
+		{"a time zone is one that every node knows",
+			"name: a\ntime_zone: Mars/Olympus\nlimits:\n- {algorithm: fixed_window, rate: 1, per: 24h}", "", `
+2 time_zone: "Mars/Olympus" is not a time zone; write a name of the IANA database, such as UTC or Europe/Berlin
+`},
+		{"the machine's own time zone is none",
+			"name: a\ntime_zone: Local\nlimits:\n- {algorithm: fixed_window, rate: 1, per: 24h}", "", `
+2 time_zone: "Local" is not a time zone; write a name of the IANA database, such as UTC or Europe/Berlin
+`},
+		{"a time zone that nothing goes by",
+			"name: a\ntime_zone: Europe/Berlin\nlimits:\n- {rate: 1, per: 24h}", "", `
+2 time_zone: time_zone is for fixed_window limits, and this policy has none; remove it
 `},
 		{"a limit's name is its own",
 			"name: a\nlimits:\n- {name: x, rate: 1, per: 1s}\n- {name: x, rate: 1, per: 1s}\n- {name: limit-4, rate: 1, per: 1s}\n- {rate: 1, per: 1s}", "", `
@@ -228,10 +278,10 @@ colour: blue
 1 : the document is empty; it needs at least name and limits
 `},
 		{"null", "null", "", `
-1 : a policy is a mapping of fields (name, limits, mode, on_unavailable, enforcement, revision), not nothing
+1 : a policy is a mapping of fields (name, limits, mode, on_unavailable, enforcement, time_zone, revision, time_zone_rules), not nothing
 `},
 		{"a list", "- name: a\n", "", `
-1 : a policy is a mapping of fields (name, limits, mode, on_unavailable, enforcement, revision), not a list
+1 : a policy is a mapping of fields (name, limits, mode, on_unavailable, enforcement, time_zone, revision, time_zone_rules), not a list
 `},
 		{"broken YAML, found by the scanner", "name: a\n\tlimits: 1\n", "", `
 2 : this is neither YAML nor JSON: found a tab character that violates indentation

@@ -1,13 +1,11 @@
 package policy
 
 import (
+	"slices"
 	"time"
 
 	"github.com/rlstore/rlstore/api"
 )
-
-// TokenBucket is the number of the token bucket in [api.LimitInfo.Algorithm].
-const TokenBucket uint8 = 0
 
 // Set is the resolved limits of one policy at one revision: plain numbers, all
 // that a shard's state machine needs to decide a take. A Set is immutable, and
@@ -18,7 +16,7 @@ type Set struct {
 	// Encoded is api.AppendSetInfo of the above: what log entries and replies
 	// hold, and by which equal sets are recognised.
 	Encoded []byte
-	// MinBurst is the largest cost that can ever pass.
+	// MinBurst is the largest cost that can ever pass: the smallest burst.
 	MinBurst int64
 	// Overrides is asked for the set of each key; nil if the policy has none. It is
 	// no part of what the numbers are.
@@ -44,12 +42,27 @@ func Unknown(name string) *Set { return NewSet(api.SetInfo{Policy: name}) }
 
 // Resolve turns a valid, normalized policy into its set.
 func Resolve(p *api.Policy) *Set {
-	info := api.SetInfo{Policy: p.Name, Revision: p.Revision}
+	info := api.SetInfo{
+		Policy: p.Name, Revision: p.Revision,
+		Enforcement: uint8(max(0, slices.Index(enforcements.values, p.Enforcement))),
+	}
 	for _, l := range p.Limits {
-		info.Limits = append(info.Limits, api.LimitInfo{
-			Name: l.Name, Algorithm: TokenBucket,
+		n := api.LimitInfo{
+			Name: l.Name, Algorithm: uint8(max(0, slices.Index(algorithms.values, l.Algorithm))),
 			Rate: l.Rate, Per: int64(time.Duration(l.Per)), Burst: l.Burst,
-		})
+		}
+		switch n.Algorithm {
+		case api.FixedWindow:
+			n.Burst, info.Zone = l.Rate, p.ZoneRules
+			if l.Per == api.Month {
+				n.Per = 0
+			}
+		case api.SlidingWindow:
+			n.Burst = l.Rate
+		case api.Concurrency:
+			n.Burst = l.Max
+		}
+		info.Limits = append(info.Limits, n)
 	}
 	return NewSet(info)
 }

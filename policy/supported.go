@@ -2,6 +2,8 @@ package policy
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/rlstore/rlstore/api"
 )
@@ -17,16 +19,28 @@ func Supported(p *api.Policy) error {
 		field, value string
 		ch           choice
 	}{{"mode", p.Mode, modes}, {"on_unavailable", p.OnUnavailable, unavailables}, {"enforcement", p.Enforcement, enforcements}} {
-		if f.value != f.ch.value {
-			return fmt.Errorf("policy %q: %s %q is not supported, only %s", p.Name, f.field, f.value, f.ch.value)
+		if !slices.Contains(f.ch.values, f.value) {
+			return fmt.Errorf("policy %q: %s %q is not supported, only %s", p.Name, f.field, f.value, strings.Join(f.ch.values, ", "))
 		}
 	}
+	if err := api.CheckZone(p.ZoneRules); err != nil {
+		return fmt.Errorf("policy %q: %w", p.Name, err)
+	}
 	for i, l := range p.Limits {
-		if l.Algorithm != algorithms.value {
-			return fmt.Errorf("policy %q: limits[%d]: algorithm %q is not supported, only %s", p.Name, i, l.Algorithm, algorithms.value)
+		if !slices.Contains(algorithms.values, l.Algorithm) {
+			return fmt.Errorf("policy %q: limits[%d]: algorithm %q is not supported, only %s", p.Name, i, l.Algorithm, strings.Join(algorithms.values, ", "))
 		}
-		if l.Name == "" || l.Rate <= 0 || l.Per <= 0 || l.Burst <= 0 {
-			return fmt.Errorf("policy %q: limits[%d]: %d per %s with burst %d is no limit", p.Name, i, l.Rate, l.Per, l.Burst)
+		ok := l.Rate > 0 && l.Per > 0
+		switch l.Algorithm {
+		case tokenBucket:
+			ok = ok && l.Burst > 0
+		case fixedWindow:
+			ok = ok || l.Rate > 0 && l.Per == api.Month
+		case concurrency:
+			ok = l.Max > 0
+		}
+		if l.Name == "" || !ok {
+			return fmt.Errorf("policy %q: limits[%d]: %s of %d per %s, burst %d, max %d is no limit", p.Name, i, l.Algorithm, l.Rate, l.Per, l.Burst, l.Max)
 		}
 	}
 	return nil

@@ -42,6 +42,7 @@ func runPolicyGet(cmd *cobra.Command, a *app, name string) error {
 // policyYAML writes a policy as people do: a line a field, and a line a limit.
 // The fields and their order are those of the JSON form.
 func policyYAML(p api.Policy) ([]byte, error) {
+	p.ZoneRules = nil // for machines
 	text, err := json.Marshal(p)
 	if err != nil {
 		return nil, err
