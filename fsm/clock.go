@@ -11,7 +11,7 @@ import (
 // The leader measures the offset by its own wall clock and says so in an entry,
 // but no such clock is trusted: while the shard holds windows of the calendar,
 // an entry moves the offset by a hundredth of the cluster time since the last
-// one at most, of which it counts no more than clockInterval. So, whatever the
+// one at most, of which it counts no more than ClockInterval. So, whatever the
 // leaders' clocks do, corrections make a window shorter or longer than its
 // nominal length by no more than a hundredth of it and clockSlack. The price is
 // that a large error takes its time: a minute is slewed away in 100 minutes.
@@ -25,9 +25,11 @@ type clock struct {
 }
 
 const (
-	clockRate     = 100 // one part in so many
-	clockInterval = 10 * 1_000_000_000
-	clockSlack    = clockInterval / clockRate
+	clockRate = 100 // one part in so many
+	// ClockInterval is how often a leader tells its wall clock while windows of
+	// the calendar are held, in nanoseconds.
+	ClockInterval = 10 * 1_000_000_000
+	clockSlack    = ClockInterval / clockRate
 
 	maxOffset = 1<<62 - 1 // so that it and a stamp fit 64 bits
 )
@@ -43,7 +45,7 @@ func (c *clock) wall(stamp uint64) int64 {
 func (c *clock) correct(measured int64, stamp uint64, held bool) {
 	step := measured - c.offset
 	if c.set && held {
-		most := int64(min(stamp-c.at, clockInterval) / clockRate)
+		most := int64(min(stamp-c.at, ClockInterval) / clockRate)
 		step = min(max(step, -most), most)
 	}
 	c.offset += step

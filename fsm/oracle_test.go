@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/big"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -11,16 +12,22 @@ import (
 	"github.com/rlstore/rlstore/policy"
 )
 
-// oracle is a second machine, written from the contract's words with rationals
-// of any size, and naively: it never drops a bucket.
+// oracle is a second machine, written from the contract's words, and naively: it
+// never drops a bucket.
 type oracle struct {
 	buckets map[string]*oracleBucket // by policy and key
+	clock   clock
 }
 
 type oracleBucket struct {
-	set    *policy.Set
-	at     uint64
-	tokens map[string]*big.Rat // by the limit's name
+	set    *oracleSet
+	limits map[string]model // by the limit's name
+}
+
+// oracleSet is a set and the zone that its rules are of.
+type oracleSet struct {
+	*policy.Set
+	loc *time.Location
 }
 
 func rat(v int64) *big.Rat { return new(big.Rat).SetInt64(v) }
@@ -39,27 +46,23 @@ func minRat(a, b *big.Rat) *big.Rat {
 }
 
 // view returns the bucket as it stands at now under set, without storing it.
-func (o *oracle) view(s *policy.Set, key string, now uint64) *oracleBucket {
-	v := &oracleBucket{set: s, at: now, tokens: map[string]*big.Rat{}}
+func (o *oracle) view(s *oracleSet, key string, now uint64) *oracleBucket {
+	wall := o.clock.wall(now)
+	v := &oracleBucket{set: s, limits: map[string]model{}}
 	for _, l := range s.Limits {
-		v.tokens[l.Name] = rat(l.Burst)
+		v.limits[l.Name] = freshModel(l, s.loc, now, wall)
 	}
 	b := o.buckets[s.Policy+"\x00"+key]
 	if b == nil {
 		return v
 	}
 	for _, l := range b.set.Limits {
-		flow := new(big.Rat).SetFrac(new(big.Int).Mul(big.NewInt(l.Rate), new(big.Int).SetUint64(now-b.at)), big.NewInt(l.Per))
-		old := minRat(rat(l.Burst), flow.Add(flow, b.tokens[l.Name]))
+		old := b.limits[l.Name].clone()
+		old.advance(now, wall)
 		for _, to := range s.Limits {
-			if to.Name != l.Name {
-				continue
+			if to.Name == l.Name {
+				v.limits[l.Name] = editModel(old, to, s.loc, now, wall)
 			}
-			consumed := new(big.Rat).Sub(rat(l.Burst), old)
-			left := new(big.Rat).Sub(rat(to.Burst), consumed)
-			// Only multiples of 1/per exist: what is between is lost.
-			units := floor(new(big.Rat).Mul(left, rat(to.Per)))
-			v.tokens[l.Name] = new(big.Rat).SetFrac(units, big.NewInt(to.Per))
 		}
 	}
 	return v
@@ -67,32 +70,18 @@ func (o *oracle) view(s *policy.Set, key string, now uint64) *oracleBucket {
 
 func (o *oracle) put(b *oracleBucket, key string) { o.buckets[b.set.Policy+"\x00"+key] = b }
 
-// wait is the number of nanoseconds until the limit has n tokens.
-func (b *oracleBucket) wait(l api.LimitInfo, n int64) *big.Int {
-	lack := new(big.Rat).Sub(rat(n), b.tokens[l.Name])
-	if lack.Sign() <= 0 {
-		return new(big.Int)
-	}
-	return ceil(lack.Mul(lack, big.NewRat(l.Per, l.Rate)))
-}
-
-func (b *oracleBucket) passes(cost int64) bool {
-	for _, l := range b.set.Limits {
-		if b.wait(l, cost).Sign() != 0 {
-			return false
+func (b *oracleBucket) wait(cost int64) *big.Int {
+	longest := new(big.Int)
+	for _, m := range b.limits {
+		if w := m.wait(cost); w.Cmp(longest) > 0 {
+			longest = w
 		}
 	}
-	return true
-}
-
-func (b *oracleBucket) add(n int64) {
-	for _, l := range b.set.Limits {
-		b.tokens[l.Name] = minRat(rat(l.Burst), new(big.Rat).Add(b.tokens[l.Name], rat(n)))
-	}
+	return longest
 }
 
 // apply returns what a result should say.
-func (o *oracle) apply(s *policy.Set, op api.Op, now uint64) string {
+func (o *oracle) apply(s *oracleSet, op api.Op, now uint64) string {
 	b := o.view(s, op.Key, now)
 	before := o.view(s, op.Key, now)
 	switch op.Kind {
@@ -102,40 +91,49 @@ func (o *oracle) apply(s *policy.Set, op api.Op, now uint64) string {
 	case api.Peek:
 		return "state " + b.text(1, -1)
 	case api.Refund:
-		b.add(op.Cost)
-		given := new(big.Rat)
-		bind := b.fewest()
-		given.Sub(floorRat(b.tokens[bind]), floorRat(before.tokens[bind]))
-		for _, l := range s.Limits { // one that gives nothing changes nothing, also not the numbers
-			if before.tokens[l.Name].Cmp(rat(l.Burst)) < 0 {
-				o.put(b, op.Key)
-			}
+		given, changed := map[string]int64{}, false
+		for name, m := range b.limits {
+			given[name] = m.refund(op.Cost)
+			changed = changed || before.limits[name].untilFresh().Sign() != 0
 		}
-		return fmt.Sprintf("refunded %s ", given.RatString()) + b.text(1, -1)
+		if changed { // one that gives nothing changes nothing, also not the numbers
+			o.put(b, op.Key)
+		}
+		return fmt.Sprintf("refunded %d ", given[b.fewest()]) + b.text(1, -1)
+	}
+	if s.Enforcement == api.Off {
+		return "allowed " + b.text(0, -1)
 	}
 	for _, l := range s.Limits {
 		if op.Cost > l.Burst {
 			return "exceeds"
 		}
 	}
-	if !b.passes(op.Cost) {
-		return "denied " + b.text(op.Cost, b.longest(op.Cost))
+	wait := b.wait(op.Cost)
+	lent := wait.Cmp(big.NewInt(op.MaxWait*1e6)) <= 0
+	for _, m := range b.limits {
+		lent = lent && m.charge(op.Cost, wait)
 	}
-	for _, l := range s.Limits {
-		b.tokens[l.Name] = new(big.Rat).Sub(b.tokens[l.Name], rat(op.Cost))
+	if !lent {
+		answer := "denied "
+		if s.Enforcement == api.Shadow {
+			answer = "shadowed "
+		}
+		return answer + before.text(op.Cost, before.longest(op.Cost))
 	}
 	o.put(b, op.Key)
+	if wait.Sign() > 0 {
+		return fmt.Sprintf("waits %v ", oracleMicros(wait)) + b.text(0, -1)
+	}
 	return "allowed " + b.text(0, -1)
 }
-
-func floorRat(r *big.Rat) *big.Rat { return new(big.Rat).SetInt(floor(r)) }
 
 // fewest is the limit with the fewest whole tokens relative to its burst.
 func (b *oracleBucket) fewest() string {
 	var name string
 	var least *big.Rat
 	for _, l := range b.set.Limits {
-		share := new(big.Rat).Quo(floorRat(b.tokens[l.Name]), rat(l.Burst))
+		share := new(big.Rat).Quo(new(big.Rat).SetInt(b.limits[l.Name].left()), rat(l.Burst))
 		if least == nil || share.Cmp(least) < 0 {
 			name, least = l.Name, share
 		}
@@ -144,10 +142,10 @@ func (b *oracleBucket) fewest() string {
 }
 
 func (b *oracleBucket) longest(cost int64) int {
-	k := 0
+	k, longest := -1, new(big.Int)
 	for i, l := range b.set.Limits {
-		if b.wait(l, cost).Cmp(b.wait(b.set.Limits[k], cost)) > 0 {
-			k = i
+		if w := b.limits[l.Name].wait(cost); w.Cmp(longest) > 0 {
+			k, longest = i, w
 		}
 	}
 	return k
@@ -156,15 +154,20 @@ func (b *oracleBucket) longest(cost int64) int {
 func (b *oracleBucket) text(next int64, bind int) string {
 	out := fmt.Sprintf("revision %d", b.set.Revision)
 	for i, l := range b.set.Limits {
-		left := floor(b.tokens[l.Name])
+		m := b.limits[l.Name]
+		left := m.left()
 		if left.Sign() < 0 {
-			left.SetInt64(0)
+			left = new(big.Int)
 		}
 		mark := ""
 		if i == bind || bind < 0 && l.Name == b.fewest() {
 			mark = "*"
 		}
-		out += fmt.Sprintf("; %s%s %v %v %v", l.Name, mark, left, oracleMicros(b.wait(l, next)), oracleMicros(b.wait(l, l.Burst)))
+		retry := new(big.Int)
+		if next > 0 {
+			retry = m.wait(next)
+		}
+		out += fmt.Sprintf("; %s%s %v %v %v", l.Name, mark, left, oracleMicros(retry), oracleMicros(m.untilFresh()))
 	}
 	return out
 }
@@ -191,6 +194,12 @@ func resultText(r *api.Result, reply *api.Reply) string {
 		out = fmt.Sprintf("refunded %d ", r.Refunded)
 	case api.StatusAllowed:
 		out = "allowed "
+		if r.Shadowed {
+			out = "shadowed "
+		}
+		if r.Wait > 0 {
+			out = fmt.Sprintf("waits %d ", r.Wait)
+		}
 	case api.StatusDenied:
 		out = "denied "
 	case api.StatusState:
@@ -208,61 +217,107 @@ func resultText(r *api.Result, reply *api.Reply) string {
 	return out
 }
 
+// scale is how large the numbers of a history are: small ones meet often, and
+// with large ones a debt spans few windows, which the oracle counts one by one.
+type scale struct{ low, high int64 }
+
+func (s scale) number(t *rapid.T, what string) int64 {
+	return rapid.OneOf(rapid.Int64Range(s.low, s.high), rapid.Just(s.high)).Draw(t, what)
+}
+
+var zones = []string{"UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe"}
+
+// zoneRulesFrom is when the policies of tests were written: rules are of 2025 to
+// 2046.
+var zoneRulesFrom = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
 // drawSet draws limits over their whole range, extremes included.
-func drawSet(t *rapid.T, name string, revision uint64) *policy.Set {
+func drawSet(t *rapid.T, sc scale, name string, revision uint64) *oracleSet {
 	info := api.SetInfo{Policy: name, Revision: revision}
-	number := func(what string) int64 {
-		return rapid.OneOf(rapid.Int64Range(1, 20), rapid.Int64Range(1, maxRate), rapid.Just(int64(maxRate))).Draw(t, what)
+	zone := rapid.SampledFrom(zones).Draw(t, "zone")
+	loc, err := time.LoadLocation(zone)
+	if err != nil {
+		t.Fatal(err)
 	}
+	if info.Zone, err = policy.ZoneRules(zone, zoneRulesFrom); err != nil {
+		t.Fatal(err)
+	}
+	info.Enforcement = rapid.SampledFrom([]uint8{api.Enforce, api.Enforce, api.Enforce, api.Enforce, api.Shadow, api.Off}).Draw(t, "enforcement")
 	for i := range rapid.IntRange(1, 4).Draw(t, "limits") {
 		if i > 0 && rapid.Bool().Draw(t, "skip") {
 			continue // so that names come and go
 		}
-		info.Limits = append(info.Limits, api.LimitInfo{
-			Name: string(rune('a' + i)), Rate: number("rate"), Burst: number("burst"),
-			Per: rapid.OneOf(rapid.Int64Range(minPer, maxPer), rapid.SampledFrom([]int64{minPer, second, 7*second + 1, 86_400 * second, maxPer})).Draw(t, "per"),
-		})
+		l := api.LimitInfo{
+			Name: string(rune('a' + i)), Rate: sc.number(t, "rate"),
+			Algorithm: rapid.SampledFrom([]uint8{api.TokenBucket, api.FixedWindow, api.SlidingWindow}).Draw(t, "algorithm"),
+			Per:       rapid.OneOf(rapid.Int64Range(minPer, maxPer), rapid.SampledFrom([]int64{minPer, second, 7*second + 1, 86_400 * second, maxPer})).Draw(t, "per"),
+		}
+		switch l.Burst = l.Rate; {
+		case l.Algorithm == api.TokenBucket:
+			l.Burst = sc.number(t, "burst")
+		case l.Algorithm == api.FixedWindow && len(info.Zone) > 0: // which shift by whole minutes
+			l.Per = rapid.SampledFrom([]int64{0, 60 * second, 3600 * second, 7 * 3600 * second, 86_400 * second}).Draw(t, "window")
+		case l.Algorithm == api.FixedWindow && rapid.Bool().Draw(t, "month"):
+			l.Per = 0
+		}
+		info.Limits = append(info.Limits, l)
 	}
-	return policy.NewSet(info)
+	return &oracleSet{policy.NewSet(info), loc}
 }
 
 // TestEveryAnswerIsTheOracles compares whole answers over random histories of
-// operations, edits and time. Rapid prints the seed of a failure.
+// operations, edits, corrections of the clock and time. Rapid prints the seed of
+// a failure.
 func TestEveryAnswerIsTheOracles(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		r := newRig(t)
 		o := &oracle{buckets: map[string]*oracleBucket{}}
+		sc := rapid.SampledFrom([]scale{{1, 20}, {1, 20}, {maxRate / 4, maxRate}}).Draw(t, "scale")
 		revision := uint64(1)
-		sets := map[string]*policy.Set{}
+		sets := map[string]*oracleSet{}
 		for _, name := range []string{"p", "q"} {
-			sets[name] = drawSet(t, name, revision)
+			sets[name] = drawSet(t, sc, name, revision)
 		}
 		var now uint64
+		wall := rapid.Int64Range(zoneRulesFrom.UnixNano(), zoneRulesFrom.AddDate(10, 0, 0).UnixNano()).Draw(t, "wall")
+		r.apply(EncodeClock(0, wall))
+		o.clock.correct(wall, 0, false)
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
 			name := rapid.SampledFrom([]string{"p", "p", "q"}).Draw(t, "policy")
-			if rapid.IntRange(0, 9).Draw(t, "edit") == 0 {
+			switch rapid.IntRange(0, 19).Draw(t, "event") {
+			case 0, 1:
 				revision++
-				sets[name] = drawSet(t, name, revision)
+				sets[name] = drawSet(t, sc, name, revision)
+			case 2:
+				shown := wall + rapid.Int64Range(-100*second, 100*second).Draw(t, "error")
+				held := r.m.Stats().Calendar > 0
+				r.apply(EncodeClock(now, shown))
+				o.clock.correct(shown-int64(now), now, held)
 			}
 			s := sets[name]
 			l := s.Limits[rapid.IntRange(0, len(s.Limits)-1).Draw(t, "limit")]
-			now += rapid.OneOf(rapid.Just(uint64(0)), rapid.Uint64Range(0, 3*second),
-				rapid.Uint64Range(0, uint64(l.Per)), rapid.Uint64Range(0, 2*uint64(l.Per/l.Rate)), rapid.Uint64Range(0, 1<<58)).Draw(t, "dt")
-			if now > 1<<62 {
-				now = 1 << 62
+			per := uint64(max(l.Per, second))
+			dt := rapid.OneOf(rapid.Just(uint64(0)), rapid.Uint64Range(0, 3*second),
+				rapid.Uint64Range(0, per), rapid.Uint64Range(0, 2*per/uint64(l.Rate)), rapid.Uint64Range(0, 5*maxPer)).Draw(t, "dt")
+			if wall+int64(dt) < zoneRulesFrom.AddDate(19, 0, 0).UnixNano() {
+				now += dt
+				wall += int64(dt)
 			}
 			op := api.Op{
-				Kind: rapid.SampledFrom([]api.Kind{api.Take, api.Take, api.Take, api.Peek, api.Refund, api.Reset}).Draw(t, "kind"),
+				Kind: rapid.SampledFrom([]api.Kind{api.Take, api.Take, api.Take, api.Take, api.Peek, api.Refund, api.Reset}).Draw(t, "kind"),
 				Key:  rapid.SampledFrom([]string{"k", "l"}).Draw(t, "key"),
 			}
 			if op.Kind == api.Take || op.Kind == api.Refund {
 				op.Cost = rapid.OneOf(rapid.Int64Range(1, 3), rapid.Int64Range(1, l.Burst), rapid.Just(s.MinBurst)).Draw(t, "cost")
 			}
+			if op.Kind == api.Take {
+				op.MaxWait = rapid.OneOf(rapid.Just(int64(0)), rapid.Int64Range(0, api.MaxWait), rapid.Int64Range(0, int64(per)/1_000_000%api.MaxWait)).Draw(t, "max wait")
+			}
 			var b api.Batch
 			b.Add(op)
-			results, reply := r.do(now, &b, s)
+			results, reply := r.do(now, &b, s.Set)
 			if got, want := resultText(&results[0], reply), o.apply(s, op, now); got != want {
-				t.Fatalf("at %d: %v %d of %s by\n%+v\ngot  %s\nwant %s", now, op.Kind, op.Cost, op.Key, s.SetInfo, got, want)
+				t.Fatalf("at %d, %v: %v %d of %s by\n%+v\ngot  %s\nwant %s", now, time.Unix(0, o.clock.wall(now)).UTC(), op.Kind, op.Cost, op.Key, s.SetInfo, got, want)
 			}
 		}
 	})

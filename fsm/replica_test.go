@@ -55,7 +55,20 @@ func (l *logMaker) entry() []byte {
 		if l.IntN(10) == 0 {
 			numbers[2] = maxBurst + 1 // out of bounds
 		}
-		l.sets[i] = testSet(l.sets[i].Policy, l.revision-uint64(l.IntN(3)), numbers...)
+		info := testSet(l.sets[i].Policy, l.revision-uint64(l.IntN(3)), numbers...).SetInfo
+		info.Enforcement = uint8(max(0, l.IntN(8)-5))
+		for k := range info.Limits {
+			n := &info.Limits[k]
+			if n.Algorithm = uint8(l.IntN(3)); n.Algorithm != api.TokenBucket && n.Burst <= maxBurst {
+				n.Burst = n.Rate
+			}
+			if n.Algorithm == api.FixedWindow && l.IntN(3) == 0 {
+				n.Per, info.Zone = 0, []api.ZoneShift{{0, 3600}, {1_000_000, 7200}}
+			}
+		}
+		l.sets[i] = policy.NewSet(info)
+	case 5:
+		return EncodeClock(l.now, zoneRulesFrom.UnixNano()+int64(l.now)+l.Int64N(100*second))
 	case 4:
 		l.version++
 		from := uint16(l.IntN(api.Slots))
@@ -86,6 +99,9 @@ func (l *logMaker) batch() (*api.Batch, []*policy.Set) {
 		}
 		if op.Kind == api.Take || op.Kind == api.Refund {
 			op.Cost = 1 + l.Int64N(4)
+			if op.Kind == api.Take && l.IntN(3) == 0 {
+				op.MaxWait = 1 + l.Int64N(20_000)
+			}
 			if l.IntN(3) == 0 {
 				op.RequestID = fmt.Sprint("id", l.IntN(300))
 			}

@@ -41,7 +41,14 @@ func (a *answer) state(always bool) api.State {
 }
 
 func (a *answer) decision() api.Decision {
-	return api.Decision{Allowed: a.res.Status == api.StatusAllowed, State: a.state(false), Duplicate: a.res.Duplicate}
+	d := api.Decision{
+		Allowed: a.res.Status == api.StatusAllowed, State: a.state(false), Duplicate: a.res.Duplicate,
+		WaitMS: ceil(a.res.Wait, 1e3), Shadowed: a.res.Shadowed,
+	}
+	if a.set.Enforcement == api.Off {
+		d.Source = "off"
+	}
+	return d
 }
 
 // denial is a decision in the form of a problem document.
@@ -85,7 +92,8 @@ func (a *answer) respondTake(w http.ResponseWriter, r *http.Request, denied int)
 }
 
 // setRateLimit sets the fields of draft-ietf-httpapi-ratelimit-headers: of each
-// limit its quota q and the seconds w in which it fills, and what is left, r,
+// limit its quota q and the seconds w in which it fills or which a window lasts,
+// and what is left, r,
 // with the seconds t until it is full, or on a denial until the take passes.
 func (a *answer) setRateLimit(h http.Header) {
 	policies := make([]byte, 0, 64)
@@ -99,8 +107,10 @@ func (a *answer) setRateLimit(h http.Header) {
 		policies = appendQuoted(policies, info.Name)
 		policies = append(policies, ";q="...)
 		policies = strconv.AppendInt(policies, info.Burst, 10)
-		policies = append(policies, ";w="...)
-		policies = strconv.AppendInt(policies, fillSeconds(info), 10)
+		if info.Algorithm != api.Concurrency { // which fills when permits come back
+			policies = append(policies, ";w="...)
+			policies = strconv.AppendInt(policies, fillSeconds(info), 10)
+		}
 		wait := l.ResetAfter
 		if a.res.Status == api.StatusDenied && l.RetryAfter > 0 {
 			wait = l.RetryAfter
@@ -119,8 +129,18 @@ func (a *answer) setRateLimit(h http.Header) {
 // maxField is the largest integer of a structured field (RFC 9651, 3.3.1).
 const maxField = 999_999_999_999_999
 
-// fillSeconds is how long an empty bucket takes to fill, rounded up.
+// longestMonth is what a window of a month tells as its length, in seconds.
+const longestMonth = 31 * 24 * 3600
+
+// fillSeconds is how long an empty bucket takes to fill, or how long a window
+// lasts, rounded up.
 func fillSeconds(l *api.LimitInfo) int64 {
+	switch {
+	case l.Algorithm == api.FixedWindow && l.Per == 0:
+		return longestMonth
+	case l.Algorithm != api.TokenBucket:
+		return ceil(uint64(l.Per), uint64(time.Second))
+	}
 	hi, lo := bits.Mul64(uint64(l.Burst), uint64(l.Per))
 	if l.Rate < 1 || hi >= uint64(l.Rate) {
 		return maxField

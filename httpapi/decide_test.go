@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"github.com/rlstore/rlstore/api"
+	"github.com/rlstore/rlstore/fsm"
 	"github.com/rlstore/rlstore/limiter"
+	"github.com/rlstore/rlstore/policy"
 )
 
 // same compares JSON with want, in which white space does not count.
@@ -43,6 +45,89 @@ func TestATakeAnswersAsTheContractShows(t *testing.T) {
 	}
 	again := w.post("/v1/take", `{"policy":"api","key":"user:42","request_id":"9f0c"}`)
 	same(t, again.body, strings.Replace(strings.TrimSpace(r.body), `"duplicate":false`, `"duplicate":true`, 1))
+}
+
+// more adds policies to a world.
+func (w *world) more(documents string) {
+	w.t.Helper()
+	docs, errs := policy.ParseAll([]byte(documents))
+	if errs != nil {
+		w.t.Fatal(errs)
+	}
+	for _, d := range docs {
+		if _, err := w.change(fsm.CatalogCommand{PutPolicy: &fsm.PutPolicy{Policy: d.Policy}}, false); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+}
+
+func TestATakeMayBorrowFromTheFuture(t *testing.T) {
+	w := newWorld(t)
+	w.post("/v1/take", `{"policy":"slow","key":"k","cost":2}`)
+	var d api.Decision
+	for i, tc := range []struct {
+		cost, wait int64
+		allowed    bool
+		waits      int64
+	}{
+		{1, 1_799_999, false, 0}, {1, 1_800_000, true, 1_800_000}, {1, 1_800_000, false, 0}, {1, 86_400_000, true, 3_600_000}, {2, 86_400_000, true, 7_200_000},
+	} {
+		r := w.post("/v1/take", fmt.Sprintf(`{"policy":"slow","key":"k","cost":%d,"max_wait_ms":%d}`, tc.cost, tc.wait))
+		if err := json.Unmarshal([]byte(r.body), &d); err != nil || r.StatusCode != 200 {
+			t.Fatal(r.Status, r.body)
+		}
+		if d.Allowed != tc.allowed || d.WaitMS != tc.waits || d.Remaining != 0 || tc.allowed != (d.RetryAfterMS == 0) {
+			t.Errorf("take %d: %+v", i, d)
+		}
+	}
+	// In a batch too, and not in the other verbs.
+	r := w.post("/v1/take/batch", `{"requests":[{"policy":"slow","key":"k","max_wait_ms":86400000},{"policy":"slow","key":"k"}]}`)
+	var res api.BatchResponse
+	if err := json.Unmarshal([]byte(r.body), &res); err != nil || res.Results[0].WaitMS != 9_000_000 || res.Results[1].Allowed {
+		t.Error(r.body)
+	}
+}
+
+func TestShadowLetsPassAndTellsTheTruth(t *testing.T) {
+	w := newWorld(t)
+	w.more("name: dark\nenforcement: shadow\nlimits: [{name: hourly, rate: 2, per: 1h}]")
+	if r := w.post("/v1/take", `{"policy":"dark","key":"k","cost":2}`); !strings.Contains(r.body, `"shadowed":false`) {
+		t.Error(r.body)
+	}
+	r := w.post("/v1/take?deny_status=429", `{"policy":"dark","key":"k"}`)
+	if r.StatusCode != 200 || !strings.Contains(r.body, `{"allowed":true,"policy":"dark","key":"k","limit":2,"remaining":0,"retry_after_ms":1800000,`) ||
+		!strings.Contains(r.body, `"source":"store"`) || !strings.Contains(r.body, `"shadowed":true`) {
+		t.Error(r.Status, r.body)
+	}
+}
+
+func TestOffAnswersWithoutTheStore(t *testing.T) {
+	w := newWorld(t)
+	w.more("name: loose\nenforcement: off\nlimits: [{name: hourly, rate: 2, per: 1h}]")
+	w.fail = api.NewProblem(api.NoLeader, "nobody leads")
+	r := w.post("/v1/take", `{"policy":"loose","key":"k","cost":5}`)
+	same(t, r.body, `{"allowed":true,"policy":"loose","key":"k","limit":2,"remaining":2,
+		"retry_after_ms":0,"reset_after_ms":0,"mode":"strict","source":"off","policy_revision":4,
+		"commit":{"shard":0,"index":0,"offset":0,"time_ns":0},
+		"wait_ms":0,"shadowed":false,"duplicate":false}`)
+}
+
+func TestHeadersOfEveryAlgorithm(t *testing.T) {
+	w := newWorld(t)
+	w.more(`
+name: mixed
+limits:
+- {name: sliding, algorithm: sliding_window, rate: 10, per: 1m}
+- {name: month, algorithm: fixed_window, rate: 1000, per: month}
+- {name: hour, algorithm: fixed_window, rate: 100, per: 1h}`)
+	r := w.post("/v1/take", `{"policy":"mixed","key":"k","cost":10}`)
+	if got, want := r.Header.Get("RateLimit-Policy"), `"sliding";q=10;w=60, "month";q=1000;w=2678400, "hour";q=100;w=3600`; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	// The world's cluster time is 93.2 s, and its clock was never set.
+	if got, want := r.Header.Get("RateLimit"), `"sliding";r=0;t=87, "month";r=990;t=2678307, "hour";r=90;t=3507`; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
 }
 
 func TestADenialIsA200UnlessAskedOtherwise(t *testing.T) {
@@ -146,7 +231,7 @@ func TestABatchAnswersInOrderWithItsErrorsInPlace(t *testing.T) {
 		{"policy":"slow","key":"a","cost":3},
 		{"policy":"slow","limits":[],"key":"a"},
 		{"key":"a"},
-		{"policy":"slow","key":"a","max_wait_ms":5},
+		{"policy":"slow","key":"a","max_wait_ms":-5},
 		{"policy":"slow","key":"user:42"},
 		{"policy":"slow"}]}`)
 	if r.StatusCode != 200 {

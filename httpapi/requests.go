@@ -59,10 +59,11 @@ func (b *batch) add(kind api.Kind, t *takeRequest) error {
 		return api.NewProblem(api.InvalidRequest, "key: the field is missing")
 	case t.RequestID != nil && *t.RequestID == "":
 		return api.NewProblem(api.InvalidRequest, "request_id: it has 0 bytes; it needs 1 to %d, or leave the field out", api.MaxRequestID)
-	case t.MaxWaitMS != 0:
-		return api.NewProblem(api.InvalidRequest, "max_wait_ms: waiting is not supported in this version; leave the field out, or give 0")
 	}
-	op := api.Op{Kind: kind, Key: *t.Key}
+	if err := api.CheckMaxWait(t.MaxWaitMS); err != nil {
+		return err
+	}
+	op := api.Op{Kind: kind, Key: *t.Key, MaxWait: t.MaxWaitMS}
 	if kind == api.Take || kind == api.Refund {
 		op.Cost = 1
 	}

@@ -12,10 +12,11 @@ import (
 // goroutines, once a batch or policy rather than once a take, and must not
 // block. It never hears a key.
 type Observer interface {
-	// Decision counts n takes under a policy with the same answer; limits
-	// written into requests are the policy "inline". A decision that was
-	// repeated for a retry is not counted again.
-	Decision(policy string, allowed bool, n int)
+	// Decision counts n takes under a policy with the same result: "allowed",
+	// "denied", "shadowed" for what would have been denied but for the policy's
+	// enforcement, or "off". Limits written into requests are the policy
+	// "inline". A decision that was repeated for a retry is not counted again.
+	Decision(policy, result string, n int)
 	// Refused counts operations that got an error as their result.
 	Refused(code api.Code, n int)
 	// Failed counts operations whose whole batch failed.
@@ -29,14 +30,24 @@ type Observer interface {
 // nothing is the observer of nobody.
 type nothing struct{}
 
-func (nothing) Decision(string, bool, int) {}
-func (nothing) Refused(api.Code, int)      {}
-func (nothing) Failed(api.Code, int)       {}
-func (nothing) Forwarded(int)              {}
-func (nothing) Retried(api.Code)           {}
+func (nothing) Decision(string, string, int) {}
+func (nothing) Refused(api.Code, int)        {}
+func (nothing) Failed(api.Code, int)         {}
+func (nothing) Forwarded(int)                {}
+func (nothing) Retried(api.Code)             {}
 
 // inlinePolicy stands for all limits written into requests.
 const inlinePolicy = "inline"
+
+// The results of takes, as metrics name them.
+const (
+	resultDenied = iota
+	resultAllowed
+	resultShadowed
+	resultOff
+)
+
+var resultNames = [...]string{"denied", "allowed", "shadowed", "off"}
 
 // observe counts the results of an encoded reply.
 func (l *Limiter) observe(reply []byte) {
@@ -47,7 +58,7 @@ func (l *Limiter) observe(reply []byte) {
 	if err != nil || r.Replayed {
 		return
 	}
-	counts := make([][2]int, len(r.Sets)) // of each set: denied, allowed
+	counts := make([][len(resultNames)]int, len(r.Sets)) // of each set
 	var res api.Result
 	for {
 		ok, err := r.Next(&res)
@@ -59,9 +70,13 @@ func (l *Limiter) observe(reply []byte) {
 			l.metrics.Refused(res.Code, 1)
 		case res.Duplicate:
 		case res.Status == api.StatusDenied:
-			counts[res.Set][0]++
+			counts[res.Set][resultDenied]++
+		case res.Status == api.StatusAllowed && res.Shadowed:
+			counts[res.Set][resultShadowed]++
+		case res.Status == api.StatusAllowed && r.Sets[res.Set].Enforcement == api.Off:
+			counts[res.Set][resultOff]++
 		case res.Status == api.StatusAllowed:
-			counts[res.Set][1]++
+			counts[res.Set][resultAllowed]++
 		}
 	}
 	for i, c := range counts {
@@ -69,9 +84,9 @@ func (l *Limiter) observe(reply []byte) {
 		if strings.HasPrefix(name, inlinePolicy+":") {
 			name = inlinePolicy
 		}
-		for allowed, n := range c {
+		for result, n := range c {
 			if n > 0 {
-				l.metrics.Decision(name, allowed == 1, n)
+				l.metrics.Decision(name, resultNames[result], n)
 			}
 		}
 	}
@@ -116,11 +131,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 }
 
 // Decision implements [Observer].
-func (m *Metrics) Decision(policy string, allowed bool, n int) {
-	result := "denied"
-	if allowed {
-		result = "allowed"
-	}
+func (m *Metrics) Decision(policy, result string, n int) {
 	m.decisions.WithLabelValues(policy, result).Add(float64(n))
 }
 

@@ -34,6 +34,7 @@ type item struct {
 	work  int          // index into plan.works, if bad is nil
 	set   *policy.Set  // an override's, if not that of the operation's policy; else nil
 	bad   *api.Problem // why it is refused
+	off   *policy.Set  // that of a take that passes without the log, its policy being off
 }
 
 // work is the part of a batch that lies in one shard.
@@ -52,6 +53,7 @@ type work struct {
 func (l *Limiter) plan(b *api.Batch) (*plan, error) {
 	sets, unresolved := l.resolve(b.Policies)
 	keyed := slices.ContainsFunc(sets, func(s *policy.Set) bool { return s != nil && s.Overrides != nil })
+	off, offs := slices.ContainsFunc(sets, isOff), 0
 	pl := &plan{batch: b}
 	first := &work{batch: b, sets: sets, idempotent: true}
 	rest := b.Ops
@@ -70,10 +72,16 @@ func (l *Limiter) plan(b *api.Batch) (*plan, error) {
 		} else if b.Atomic {
 			return nil, inItem(i, it.bad)
 		}
+		if off && it.bad == nil && op.Kind == api.Take && isOff(sets[op.Policy]) {
+			if it.off = it.set; it.off == nil {
+				it.off = sets[op.Policy]
+			}
+			offs++
+		}
 		if i == 0 && it.bad == nil {
 			first.shard = it.shard
 		}
-		if pl.items == nil && (it.bad != nil || it.set != nil || it.shard != first.shard) {
+		if pl.items == nil && (it.bad != nil || it.set != nil || it.off != nil || it.shard != first.shard) {
 			pl.items = make([]item, i, b.N)
 			for j := range pl.items {
 				pl.items[j].shard = first.shard
@@ -87,6 +95,13 @@ func (l *Limiter) plan(b *api.Batch) (*plan, error) {
 	if b.Session.Seq != 0 {
 		first.idempotent = true
 	}
+	if offs > 0 && offs < b.N && (b.Atomic || b.Session.Seq != 0) {
+		// What is repeated under a session's number must be what came first, and
+		// an atomic batch has one outcome: the state machine lets them pass.
+		for i := range pl.items {
+			pl.items[i].off = nil
+		}
+	}
 	if pl.items == nil && !slices.Contains(sets, nil) {
 		pl.works = []*work{first}
 		return pl, nil
@@ -99,6 +114,8 @@ func (l *Limiter) plan(b *api.Batch) (*plan, error) {
 	}
 	return pl, l.split(pl, sets)
 }
+
+func isOff(s *policy.Set) bool { return s != nil && s.Enforcement == api.Off }
 
 // overrideOf returns the set that key has instead of s, or nil. s may be nil.
 func overrideOf(s *policy.Set, key string) *policy.Set {
@@ -181,7 +198,7 @@ func (l *Limiter) check(op *api.Op, b *api.Batch, sets []*policy.Set, override *
 	if override != nil {
 		s = override
 	}
-	if (op.Kind == api.Take || op.Kind == api.Peek) && op.Cost > s.MinBurst && !mayRepeat {
+	if (op.Kind == api.Take && s.Enforcement != api.Off || op.Kind == api.Peek) && op.Cost > s.MinBurst && !mayRepeat {
 		return api.NewProblem(api.CostExceedsBurst, "the cost is %d, and the smallest burst of the policy %d: it could never pass", op.Cost, s.MinBurst)
 	}
 	if op.RequestID != "" {

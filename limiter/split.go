@@ -27,7 +27,7 @@ func (l *Limiter) split(pl *plan, sets []*policy.Set) error {
 			return api.NewProblem(api.InvalidRequest, "request %d is malformed: %v", i, err)
 		}
 		it := &pl.items[i]
-		if it.bad != nil {
+		if it.bad != nil || it.off != nil {
 			continue
 		}
 		n, ok := last.work, last.work >= 0 && pl.works[last.work].shard == it.shard
@@ -94,6 +94,15 @@ func merge(pl *plan) []byte {
 	renumbered := make([][]int, len(pl.works)) // a reply's sets -> the merged ones
 	var sets [][]byte
 	known := map[string]int{}
+	number := func(enc []byte) int {
+		at, ok := known[string(enc)]
+		if !ok {
+			at = len(sets)
+			known[string(enc)] = at
+			sets = append(sets, enc)
+		}
+		return at
+	}
 	size, replayed := 0, false
 	for n, w := range pl.works {
 		if w.err != nil {
@@ -108,14 +117,7 @@ func merge(pl *plan) []byte {
 		size += len(w.reply)
 		replayed = replayed || r.Replayed
 		for i := range r.Sets {
-			enc := api.AppendSetInfo(nil, &r.Sets[i])
-			at, ok := known[string(enc)]
-			if !ok {
-				at = len(sets)
-				known[string(enc)] = at
-				sets = append(sets, enc)
-			}
-			renumbered[n] = append(renumbered[n], at)
+			renumbered[n] = append(renumbered[n], number(api.AppendSetInfo(nil, &r.Sets[i])))
 		}
 	}
 	// 24 bytes a result are what its own commit takes at most, nearly always.
@@ -125,6 +127,10 @@ func merge(pl *plan) []byte {
 		it := &pl.items[i]
 		if it.bad != nil {
 			dst = appendError(dst, it.bad)
+			continue
+		}
+		if it.off != nil {
+			dst = appendOff(dst, it.off, number)
 			continue
 		}
 		w := pl.works[it.work]
@@ -149,6 +155,18 @@ func merge(pl *plan) []byte {
 		api.MarkReplayed(dst)
 	}
 	return dst
+}
+
+// appendOff appends the answer to a take whose policy is off: it passes, every
+// limit is untouched, and no log knows of it. number numbers a set of the reply.
+func appendOff(dst []byte, s *policy.Set, number func([]byte) int) []byte {
+	info := s.SetInfo
+	info.Zone = nil
+	res := api.Result{Status: api.StatusAllowed, Set: number(api.AppendSetInfo(nil, &info)), OwnCommit: true}
+	for _, l := range info.Limits {
+		res.Limits = append(res.Limits, api.LimitValues{Remaining: l.Burst})
+	}
+	return api.AppendResult(dst, &res)
 }
 
 func appendError(dst []byte, p *api.Problem) []byte {

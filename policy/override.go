@@ -118,6 +118,6 @@ func ResolveOverride(p *api.Policy, limits []api.Limit) *Set {
 // SupportedOverride is [Supported] for an override.
 func SupportedOverride(o *api.Override) error {
 	return Supported(&api.Policy{
-		Name: o.Key, Limits: o.Limits, Mode: modes.value, OnUnavailable: unavailables.value, Enforcement: enforcements.value,
+		Name: o.Key, Limits: o.Limits, Mode: modes.byDefault(), OnUnavailable: unavailables.byDefault(), Enforcement: enforcements.byDefault(),
 	})
 }

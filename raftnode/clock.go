@@ -8,9 +8,20 @@ import (
 
 // Clock reads a steady clock of the machine: nanoseconds since an arbitrary
 // origin. No wall clock is one: whoever may set the time may not move a bucket.
+// But see [WallClock].
 type Clock interface {
 	Now() int64
 }
+
+// WallClock is the machine's time of day, in nanoseconds since 1970. Only windows
+// of the calendar come from it, and only through entries that slew: see
+// [fsm.EncodeClock].
+func WallClock() Clock { return wallClock{} }
+
+type wallClock struct{}
+
+// Now implements [Clock].
+func (wallClock) Now() int64 { return time.Now().UnixNano() }
 
 const (
 	// maxStep is the largest growth between two readings that counts. A larger

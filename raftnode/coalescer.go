@@ -60,8 +60,9 @@ type coalescer struct {
 	group   uint32
 	log     proposer
 	time    *Timekeeper
-	stale   func() bool // is there anything that time alone makes obsolete?
-	overlap int         // overlapBytes, but in tests
+	wall    Clock
+	holds   func() fsm.Stats // of the group's machine
+	overlap int              // overlapBytes, but in tests
 	metrics *groupMetrics
 
 	mu       sync.Mutex // guards the next five
@@ -89,9 +90,9 @@ type proposedEntry struct {
 	start     time.Time
 }
 
-func newCoalescer(group uint32, log proposer, t *Timekeeper, stale func() bool, gm *groupMetrics) *coalescer {
+func newCoalescer(group uint32, log proposer, t *Timekeeper, wall Clock, holds func() fsm.Stats, gm *groupMetrics) *coalescer {
 	c := &coalescer{
-		group: group, log: log, time: t, stale: stale, overlap: overlapBytes, metrics: gm,
+		group: group, log: log, time: t, wall: wall, holds: holds, overlap: overlapBytes, metrics: gm,
 		wake:  make(chan struct{}, 1),
 		calls: make(chan proposedEntry, maxInFlight),
 		stop:  make(chan struct{}),
@@ -195,6 +196,8 @@ func (c *coalescer) seal() {
 	var w fsm.EntryWriter
 	tick := time.NewTimer(tickAfter)
 	defer tick.Stop()
+	clock := time.NewTicker(fsm.ClockInterval)
+	defer clock.Stop()
 	for {
 		select {
 		case <-c.stop:
@@ -204,8 +207,15 @@ func (c *coalescer) seal() {
 			}
 			tick.Reset(tickAfter)
 		case <-tick.C:
-			c.proposeTick()
+			// Does the machine hold what time alone makes obsolete?
+			if s := c.holds(); s.Buckets > 0 || s.DedupIDs > 0 || s.Sessions > 0 {
+				c.propose(fsm.EncodeTick)
+			}
 			tick.Reset(tickAfter)
+		case <-clock.C:
+			if c.holds().Calendar > 0 {
+				c.propose(func(stamp uint64) []byte { return fsm.EncodeClock(stamp, c.wall.Now()) })
+			}
 		}
 	}
 }
@@ -274,11 +284,9 @@ func (c *coalescer) sealOne(w *fsm.EntryWriter) bool {
 	return true
 }
 
-// proposeTick moves the machine's sweep on while nothing else does.
-func (c *coalescer) proposeTick() {
-	if !c.stale() {
-		return
-	}
+// propose proposes an entry without operations, if a slot is free: another one
+// will follow.
+func (c *coalescer) propose(entry func(stamp uint64) []byte) {
 	c.mu.Lock()
 	ok := c.open && c.inFlight < maxInFlight
 	if ok {
@@ -286,7 +294,7 @@ func (c *coalescer) proposeTick() {
 	}
 	c.mu.Unlock()
 	if ok {
-		c.calls <- proposedEntry{c.log.Apply(fsm.EncodeTick(c.time.Now()), enqueueTimeout), nil, time.Now()}
+		c.calls <- proposedEntry{c.log.Apply(entry(c.time.Now()), enqueueTimeout), nil, time.Now()}
 	}
 }
 

@@ -116,7 +116,7 @@ func (p *fakeProposal) wait(t *testing.T) {
 
 func startCoalescer(t *testing.T) (*coalescer, *fakeLog) {
 	log := newFakeLog()
-	c := newCoalescer(1, log, NewTimekeeper(NewSteady(BootClock())), func() bool { return false }, newMetrics().group(1))
+	c := newCoalescer(1, log, NewTimekeeper(NewSteady(BootClock())), WallClock(), func() fsm.Stats { return fsm.Stats{} }, newMetrics().group(1))
 	c.overlap = 0 // two small entries may be in flight
 	t.Cleanup(c.close)
 	return c, log
@@ -239,7 +239,7 @@ func TestCoalescerSpreadsAnEntrysFailure(t *testing.T) {
 // without an answer. Closing ends all the same, and says unknown.
 func TestCoalescerClosesWithAnEntryThatIsNeverAnswered(t *testing.T) {
 	log := newFakeLog()
-	c := newCoalescer(1, log, NewTimekeeper(NewSteady(BootClock())), func() bool { return false }, newMetrics().group(1))
+	c := newCoalescer(1, log, NewTimekeeper(NewSteady(BootClock())), WallClock(), func() fsm.Stats { return fsm.Stats{} }, newMetrics().group(1))
 	c.setOpen(true)
 	p := proposal("a")
 	c.submit(p)

@@ -129,7 +129,7 @@ func (n *Node) openGroup(id uint32, first *raft.Configuration, complete bool) (_
 		return nil, err
 	}
 	if g.buckets != nil {
-		g.coalescer = newCoalescer(id, g.raft, g.time, g.stale, g.metrics)
+		g.coalescer = newCoalescer(id, g.raft, g.time, n.cfg.WallClock, g.buckets.Stats, g.metrics)
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	g.stop = stop
@@ -337,7 +337,13 @@ func (g *group) establish(ctx context.Context, n *Node) error {
 		birth = fsm.EncodeOwn(g.time.Now(), view.SlotMapVersion(), ownedBy(view.SlotMap, g.id))
 	}
 	if birth != nil {
-		return await(ctx, g.raft.Apply(birth, enqueueTimeout))
+		if err := await(ctx, g.raft.Apply(birth, enqueueTimeout)); err != nil {
+			return err
+		}
+	}
+	if g.id != 0 {
+		// Before any take of this reign, and nobody has to wait for it.
+		g.raft.Apply(fsm.EncodeClock(g.time.Now(), n.cfg.WallClock.Now()), enqueueTimeout)
 	}
 	return nil
 }
@@ -358,12 +364,6 @@ func (g *group) close() error {
 		g.coalescer.close()
 	}
 	return errors.Join(err, g.store.Close())
-}
-
-// stale tells whether the machine holds what time alone makes obsolete.
-func (g *group) stale() bool {
-	s := g.buckets.Stats()
-	return s.Buckets > 0 || s.DedupIDs > 0 || s.Sessions > 0
 }
 
 // leader is the id of the group's leader as this node believes, or "".

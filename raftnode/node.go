@@ -46,6 +46,8 @@ type Config struct {
 	OnApply func(group uint32, l *raft.Log)
 	// Clock is read for cluster time; nil is BootClock().
 	Clock Clock
+	// WallClock is read for windows of the calendar; nil is WallClock().
+	WallClock Clock
 	// OnForward answers a peer that forwards a binary batch to this node.
 	OnForward func(ctx context.Context, shard uint32, batch []byte) ([]byte, error)
 	// OnFatal is told, once, of an error after which the process must end.
@@ -65,6 +67,9 @@ type Config struct {
 func (c *Config) setDefaults() {
 	if c.Clock == nil {
 		c.Clock = BootClock()
+	}
+	if c.WallClock == nil {
+		c.WallClock = WallClock()
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()

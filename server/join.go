@@ -81,6 +81,10 @@ func (p policies) Put(ctx context.Context, doc api.Policy, c httpapi.Condition, 
 }
 
 func (p policies) put(ctx context.Context, cmd *fsm.PutPolicy, noForward bool) (httpapi.PutResult, error) {
+	var err error
+	if cmd.Policy.ZoneRules, err = policy.ZoneRules(cmd.Policy.TimeZone, time.Now()); err != nil {
+		return httpapi.PutResult{}, err
+	}
 	res, err := p.node.ChangeCatalog(ctx, fsm.CatalogCommand{PutPolicy: cmd}, noForward)
 	if err != nil {
 		return httpapi.PutResult{}, err
