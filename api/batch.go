@@ -15,18 +15,23 @@ import (
 //	u8       version, 1
 //	u8       flags: 1 atomic, 2 session; other bits are 0
 //	         if session: 16 bytes id, uvarint seq, uvarint acked
-//	uvarint  number of policies; each
+//	uvarint  number of policies, 0 if no operation has one; each
 //	           u8       0 a policy's name, 1 inline limits as a JSON array
 //	           uvarint  length, and the bytes
 //	uvarint  number of operations, 1 to 10,000; each
-//	           u8       bits 0-3 kind: 0 take, 1 peek, 2 refund, 3 reset;
-//	                    bit 4: a request id follows the key; bit 5: a take may
-//	                    wait; bit 6: a peek has a cost; other bits are 0
-//	           uvarint  index of the policy
-//	           uvarint  cost, for a take and a refund, and not 0 if bit 6
+//	           u8       bits 0-3 kind: 0 take, 1 peek, 2 refund, 3 reset,
+//	                    4 reserve, 5 commit, 6 cancel, 7 acquire, 8 renew,
+//	                    9 release; bit 4: a request id follows the key; bit 5:
+//	                    a take may wait; bit 6: a peek has a cost; other bits
+//	                    are 0
+//	           uvarint  index of the policy, but for kinds 5, 6, 8 and 9
+//	           uvarint  cost, for kinds 0, 2, 4, 5 and 7, and not 0 if bit 6
 //	           uvarint  milliseconds that the take may wait, not 0, if bit 5
-//	           uvarint  length of the key, and its bytes
+//	           uvarint  length of the key, and its bytes, but for 5, 6, 8 and 9
 //	           uvarint  length of the request id, and its bytes, if bit 4
+//	           16 bytes id of the hold, for kinds 4 to 9
+//	           uvarint  time to live in milliseconds, for kinds 4, 7 and 8
+//	           u8       on expiry: 0 commit, 1 cancel, for kind 4
 //
 // A uvarint is encoding/binary's. Nothing follows the last operation.
 const batchVersion = 1
@@ -49,9 +54,19 @@ const (
 	Peek   Kind = 1
 	Refund Kind = 2
 	Reset  Kind = 3
+
+	// Of reservations: take an estimate, and settle it by what it came to.
+	Reserve Kind = 4
+	Settle  Kind = 5 // a commit
+	Cancel  Kind = 6
+
+	// Of permits: take a slot of each concurrency limit for a time.
+	Acquire Kind = 7
+	Renew   Kind = 8
+	Release Kind = 9
 )
 
-var kindNames = [...]string{"take", "peek", "refund", "reset"}
+var kindNames = [...]string{"take", "peek", "refund", "reset", "reserve", "commit", "cancel", "acquire", "renew", "release"}
 
 // String is the kind's name in routes, metrics and messages.
 func (k Kind) String() string {
@@ -62,16 +77,19 @@ func (k Kind) String() string {
 }
 
 // hasCost tells the kinds that carry a cost.
-func (k Kind) hasCost() bool { return k == Take || k == Refund }
+func (k Kind) hasCost() bool {
+	return k == Take || k == Refund || k == Reserve || k == Settle || k == Acquire
+}
 
 // Op is one operation of a batch.
 type Op struct {
 	Kind      Kind
-	Policy    int   // index into Batch.Policies
-	Cost      int64 // 1 to MaxCost for a take and a refund; of a peek the take that it asks about, 0 is 1; else 0
-	Key       string
+	Policy    int    // index into Batch.Policies; 0 of the kinds that act on a hold
+	Cost      int64  // 1 to MaxCost, from 0 for a Settle, of the kinds that have one; of a peek the take that it asks about, 0 is 1; else 0
+	Key       string // "" of the kinds that act on a hold
 	RequestID string // "" is none
 	MaxWait   int64  // of a take: milliseconds for which it may borrow from the future, 0 to MaxWait
+	Hold      *Hold  // of the kinds from Reserve on, else nil
 }
 
 // Session makes a whole batch exactly-once: the state machine keeps the answer
@@ -133,6 +151,9 @@ func AppendOp(dst []byte, op Op) []byte {
 	if peekCost {
 		head |= opPeekCost
 	}
+	if op.Kind.OnHold() {
+		return appendOnHold(dst, &op)
+	}
 	dst = append(dst, head)
 	dst = binary.AppendUvarint(dst, uint64(op.Policy))
 	if op.Kind.hasCost() || peekCost {
@@ -144,6 +165,9 @@ func AppendOp(dst []byte, op Op) []byte {
 	dst = AppendString(dst, op.Key)
 	if op.RequestID != "" {
 		dst = AppendString(dst, op.RequestID)
+	}
+	if op.Kind.MakesHold() {
+		dst = appendHold(dst, &op)
 	}
 	return dst
 }
@@ -157,9 +181,12 @@ func DecodeOp(b []byte) (op Op, rest []byte, err error) {
 	head := b[0]
 	b = b[1:]
 	op.Kind = Kind(head & 0x0f)
-	if head&^(0x0f|opRequestID|opMaxWait|opPeekCost) != 0 || op.Kind > Reset || head&opMaxWait != 0 && op.Kind != Take ||
+	if head&^(0x0f|opRequestID|opMaxWait|opPeekCost) != 0 || op.Kind > Release || head&opMaxWait != 0 && op.Kind != Take ||
 		head&opPeekCost != 0 && op.Kind != Peek {
 		return op, nil, fmt.Errorf("unknown operation %#02x", head)
+	}
+	if op.Kind.OnHold() {
+		return cutOnHold(head, b)
 	}
 	v, n := uvarint(b)
 	if n <= 0 || v > MaxBatch {
@@ -194,12 +221,18 @@ func DecodeOp(b []byte) (op Op, rest []byte, err error) {
 			return op, nil, errors.New("an empty request id is marked as present")
 		}
 	}
-	return op, b, nil
+	if op.Kind.MakesHold() {
+		op.Hold, b, err = cutHold(b, op.Kind)
+	}
+	return op, b, err
 }
 
 // Check says what is wrong with the values of an operation whose form is
 // right, as an [InvalidRequest] problem, or returns nil.
 func (op *Op) Check() error {
+	if op.Kind.OnHold() {
+		return op.checkOnHold()
+	}
 	if err := CheckKey(op.Key); err != nil {
 		return err
 	}
@@ -210,6 +243,11 @@ func (op *Op) Check() error {
 	}
 	if op.MaxWait != 0 {
 		if err := CheckMaxWait(op.MaxWait); err != nil {
+			return err
+		}
+	}
+	if op.Kind.MakesHold() {
+		if err := op.checkHold(); err != nil {
 			return err
 		}
 	}
@@ -294,8 +332,8 @@ func decodeBatch(body []byte) (*Batch, error) {
 	if n, rest, err = CutUvarint(rest); err != nil {
 		return nil, err
 	}
-	if n == 0 || n > MaxBatch {
-		return nil, fmt.Errorf("%d policies; it needs 1 to %d", n, MaxBatch)
+	if n > MaxBatch {
+		return nil, fmt.Errorf("%d policies; it takes up to %d", n, MaxBatch)
 	}
 	b.Policies = make([]PolicyRef, 0, min(n, 16))
 	for range n {
@@ -325,7 +363,7 @@ func decodeBatch(body []byte) (*Batch, error) {
 		if op, rest, err = DecodeOp(rest); err != nil {
 			return nil, fmt.Errorf("operation %d: %w", i, err)
 		}
-		if op.Policy >= len(b.Policies) {
+		if op.Policy >= len(b.Policies) && !op.Kind.OnHold() {
 			return nil, fmt.Errorf("operation %d: policy %d of %d", i, op.Policy, len(b.Policies))
 		}
 	}

@@ -24,12 +24,23 @@ func sampleBatch(r *rand.Rand) (*Batch, []Op) {
 	}
 	var ops []Op
 	for range 1 + r.IntN(20) {
-		op := Op{Kind: Kind(r.IntN(4)), Policy: r.IntN(len(b.Policies)), Key: string(bytes.Repeat([]byte("k"), 1+r.IntN(300)))}
+		op := Op{Kind: Kind(r.IntN(int(Release) + 1))}
 		if op.Kind.hasCost() {
 			op.Cost = 1 + r.Int64N(MaxCost)
 		}
-		if r.IntN(3) == 0 {
-			op.RequestID = "id"
+		if !op.Kind.OnHold() {
+			op.Policy = r.IntN(len(b.Policies))
+			op.Key = string(bytes.Repeat([]byte("k"), 1+r.IntN(300)))
+			if r.IntN(3) == 0 {
+				op.RequestID = "id"
+			}
+		}
+		if op.Kind >= Reserve {
+			op.Hold = &Hold{ID: NewHoldID(op.Key, [14]byte{byte(r.Uint32()), 13: byte(r.Uint32())})}
+			if op.Kind.setsTTL() {
+				op.Hold.TTL = 1 + r.Int64N(MaxTTL)
+			}
+			op.Hold.CancelOnExpiry = op.Kind == Reserve && r.IntN(2) == 0
 		}
 		if op.Kind == Take && r.IntN(3) == 0 {
 			op.MaxWait = 1 + r.Int64N(MaxWait)
@@ -57,7 +68,7 @@ func TestBatchRoundTrip(t *testing.T) {
 		rest := got.Ops
 		for i, op := range ops {
 			var dec Op
-			if dec, rest, err = DecodeOp(rest); err != nil || dec != op {
+			if dec, rest, err = DecodeOp(rest); err != nil || !reflect.DeepEqual(dec, op) {
 				t.Fatalf("operation %d: %+v, %v; want %+v", i, dec, err, op)
 			}
 		}

@@ -30,7 +30,7 @@ func FuzzDecodeBatch(f *testing.F) {
 		rest := b.Ops
 		for i := range b.N {
 			var op Op
-			if op, rest, err = DecodeOp(rest); err != nil || op.Policy >= len(b.Policies) {
+			if op, rest, err = DecodeOp(rest); err != nil || op.Policy >= len(b.Policies) && !op.Kind.OnHold() {
 				t.Fatalf("operation %d of an accepted batch: %+v, %v", i, op, err)
 			}
 			if err := op.Check(); err != nil && AsProblem(err).Code != InvalidRequest {
@@ -55,6 +55,12 @@ func FuzzDecodeOp(f *testing.F) {
 		{Kind: Peek, Policy: MaxBatch, Key: "k"},
 		{Kind: Refund, Cost: 1 << 62, Key: "{tag}k"},
 		{Kind: Reset, Key: ""},
+		{Kind: Reserve, Cost: 100, Key: "k", RequestID: "id", Hold: &Hold{TTL: 1, CancelOnExpiry: true}},
+		{Kind: Settle, Cost: 0, Hold: &Hold{ID: HoldID{15: 1}}},
+		{Kind: Cancel, Hold: &Hold{ID: HoldID{0: 0xff}}},
+		{Kind: Acquire, Cost: 1, Key: "k", Hold: &Hold{TTL: MaxTTL}},
+		{Kind: Renew, Hold: &Hold{TTL: 1 << 62}},
+		{Kind: Release, Hold: &Hold{}},
 	} {
 		f.Add(AppendOp(nil, op))
 	}
@@ -67,11 +73,11 @@ func FuzzDecodeOp(f *testing.F) {
 			t.Fatal("what is left is not the end of what came")
 		}
 		again, none, err := DecodeOp(AppendOp(nil, op))
-		if err != nil || again != op || len(none) != 0 {
+		if err != nil || !reflect.DeepEqual(again, op) || len(none) != 0 {
 			t.Fatalf("%+v came back as %+v, %v", op, again, err)
 		}
-		if err := op.Check(); err == nil && Slot(op.Key) >= Slots {
-			t.Fatalf("key %q is of slot %d", op.Key, Slot(op.Key))
+		if err := op.Check(); err == nil && op.Slot() >= Slots {
+			t.Fatalf("%q is of slot %d", op.Subject(), op.Slot())
 		}
 	})
 }
@@ -79,7 +85,7 @@ func FuzzDecodeOp(f *testing.F) {
 func FuzzDecodeReply(f *testing.F) {
 	set := AppendSetInfo(nil, &SetInfo{Policy: "p", Limits: []LimitInfo{{Name: "l", Rate: 1, Per: 1, Burst: 1}}})
 	two := AppendSetInfo(nil, &SetInfo{Policy: "q", Revision: 9, Limits: []LimitInfo{{Name: "a"}, {Name: "b"}}})
-	b := BeginReply(nil, 7, Commit{Shard: 1})
+	b := BeginReply(nil, 12, Commit{Shard: 1})
 	for _, r := range []Result{
 		{Status: StatusAllowed, Limits: []LimitValues{{1, 2, 3}}},
 		{Status: StatusDenied, Set: 1, Binding: 1, Limits: make([]LimitValues, 2), Duplicate: true, OwnCommit: true, Commit: Commit{Shard: 3}},
@@ -88,6 +94,11 @@ func FuzzDecodeReply(f *testing.F) {
 		{Status: StatusError, Code: NoLeader, Detail: "x"},
 		{Status: StatusAllowed, Limits: []LimitValues{{1, 2, 3}}, Shadowed: true},
 		{Status: StatusAllowed, Limits: []LimitValues{{1, 2, 3}}, Wait: 9},
+		{Status: StatusHeld, Limits: []LimitValues{{1, 2, 3}}, Hold: &HoldOutcome{ID: HoldID{1, 2}}},
+		{Status: StatusHeld, Limits: []LimitValues{{1, 2, 3}}, Hold: &HoldOutcome{ID: HoldID{1, 2}}, Shadowed: true},
+		{Status: StatusSettled, Hold: &HoldOutcome{Committed: 70, Refunded: 30}},
+		{Status: StatusReleased, Duplicate: true},
+		{Status: StatusRenewed},
 	} {
 		b = AppendResult(b, &r)
 	}

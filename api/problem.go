@@ -35,6 +35,8 @@ const (
 	Internal             Code = "internal"
 	SessionStale         Code = "session-stale"
 	Conflict             Code = "conflict"
+	AlreadySettled       Code = "already-settled"
+	PermitRequired       Code = "permit-required"
 )
 
 // Outcome says what a failed request did to the state.
@@ -84,6 +86,8 @@ var Codes = []CodeInfo{
 	{21, Internal, http.StatusInternalServerError, "The server failed", false, Unknown},
 	{22, SessionStale, http.StatusUnprocessableEntity, "The session has acknowledged the answer to this batch already", false, NotApplied},
 	{23, Conflict, http.StatusConflict, "The present state of the cluster does not allow this", false, NotApplied},
+	{24, AlreadySettled, http.StatusConflict, "The reservation or permit has come to another end already", false, NotApplied},
+	{25, PermitRequired, http.StatusUnprocessableEntity, "The policy limits concurrency, and is used through permits only", false, NotApplied},
 }
 
 var (

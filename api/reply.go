@@ -22,17 +22,20 @@ import (
 //	36  u32  0
 //	40  results, one an operation, in order; each
 //	      u8       bits 0-3 status: 0 denied, 1 allowed, 2 state, 3 refunded,
-//	               4 reset, 5 error; bit 4 duplicate; bit 5 own commit;
-//	               bit 6 the take has to wait; bit 7 shadowed: allowed only
-//	               since the policy's enforcement is "shadow"
+//	               4 reset, 5 error, 6 held, 7 settled, 8 released,
+//	               9 renewed; bit 4 duplicate; bit 5 own commit;
+//	               bit 6 the take has to wait; bit 7 shadowed: allowed or held
+//	               only since the policy's enforcement is "shadow"
 //	               if own commit: uvarint shard, index, offset, time_ns
 //	      error:   u8 number of the code, uvarint length, detail
-//	      reset:   nothing
+//	      reset, released, renewed: nothing
+//	      settled: uvarint tokens committed, refunded, charged
 //	      others:  uvarint index of the limits, uvarint which of them binds,
 //	               then for each limit: uvarint remaining,
 //	               uvarint retry-after, uvarint reset-after (microseconds,
-//	               rounded up); refunded: uvarint tokens given back at the end;
-//	               bit 6: uvarint wait (microseconds, rounded up) at the end
+//	               rounded up); at the end, refunded: uvarint tokens given back;
+//	               held: 16 bytes id of the hold; bit 6: uvarint wait
+//	               (microseconds, rounded up)
 //	    limits: uvarint count; each as of [AppendSetInfo], without the zone
 //
 // Fixed-size integers are little-endian.
@@ -59,7 +62,16 @@ const (
 	StatusRefunded
 	StatusReset
 	StatusError
+	StatusHeld     // a reservation or a permit is given
+	StatusSettled  // a reservation is committed or cancelled
+	StatusReleased // a permit is
+	StatusRenewed  // a permit is
 )
+
+// Bare tells the statuses whose results tell nothing of a bucket.
+func (s Status) Bare() bool {
+	return s == StatusReset || s == StatusError || s >= StatusSettled
+}
 
 // LimitValues is one limit's part of a result.
 type LimitValues struct {
@@ -79,9 +91,10 @@ type Result struct {
 	Binding   int    // index into Limits
 	Limits    []LimitValues
 	Refunded  int64
-	Wait      uint64 // microseconds, rounded up, that an allowed take has to wait
-	Code      Code   // of an error
-	Detail    string // of an error
+	Wait      uint64       // microseconds, rounded up, that an allowed take has to wait
+	Hold      *HoldOutcome // of StatusHeld and StatusSettled, else nil
+	Code      Code         // of an error
+	Detail    string       // of an error
 }
 
 // Reply is a decoded head with its results still encoded; see [Reply.Next].
@@ -134,8 +147,10 @@ func AppendResult(dst []byte, r *Result) []byte {
 	case StatusError:
 		dst = append(dst, r.Code.Info().Number)
 		return AppendString(dst, r.Detail)
-	case StatusReset:
+	case StatusReset, StatusReleased, StatusRenewed:
 		return dst
+	case StatusSettled:
+		return appendHoldOutcome(dst, r)
 	}
 	dst = binary.AppendUvarint(dst, uint64(r.Set))
 	dst = binary.AppendUvarint(dst, uint64(r.Binding))
@@ -144,8 +159,11 @@ func AppendResult(dst []byte, r *Result) []byte {
 		dst = binary.AppendUvarint(dst, r.Limits[i].RetryAfter)
 		dst = binary.AppendUvarint(dst, r.Limits[i].ResetAfter)
 	}
-	if r.Status == StatusRefunded {
+	switch r.Status {
+	case StatusRefunded:
 		dst = binary.AppendUvarint(dst, uint64(r.Refunded))
+	case StatusHeld:
+		dst = appendHoldOutcome(dst, r)
 	}
 	if r.Wait != 0 {
 		dst = binary.AppendUvarint(dst, r.Wait)
@@ -255,7 +273,8 @@ func (r *Reply) decodeResult(res *Result) (err error) {
 	}
 	head := b[0]
 	b = b[1:]
-	if status := Status(head & statusMask); status > StatusError || head&(resultWait|resultShadow) != 0 && status != StatusAllowed {
+	if status := Status(head & statusMask); status > StatusRenewed || head&resultWait != 0 && status != StatusAllowed ||
+		head&resultShadow != 0 && status != StatusAllowed && status != StatusHeld {
 		return fmt.Errorf("unknown status %#02x", head)
 	}
 	// Field by field: what nearly every result leaves as it is, is not written.
@@ -285,9 +304,12 @@ func (r *Reply) decodeResult(res *Result) (err error) {
 		res.Code = CodeNumber(b[0])
 		res.Detail, r.results, err = CutString(b[1:])
 		return err
-	case StatusReset:
+	case StatusReset, StatusReleased, StatusRenewed:
 		r.results = b
 		return nil
+	case StatusSettled:
+		res.Hold, r.results, err = cutHoldOutcome(b, res.Status)
+		return err
 	}
 	var set, binding uint64
 	if set, b, err = CutUvarint(b); err != nil {
@@ -315,12 +337,17 @@ func (r *Reply) decodeResult(res *Result) (err error) {
 		}
 		res.Limits = append(res.Limits, v)
 	}
-	if res.Status == StatusRefunded {
+	switch res.Status {
+	case StatusRefunded:
 		var v uint64
 		if v, b, err = CutUvarint(b); err != nil || v > 1<<62 {
 			return errShort
 		}
 		res.Refunded = int64(v)
+	case StatusHeld:
+		if res.Hold, b, err = cutHoldOutcome(b, res.Status); err != nil {
+			return err
+		}
 	}
 	if head&resultWait != 0 {
 		if res.Wait, b, err = CutUvarint(b); err != nil || res.Wait == 0 {

@@ -39,6 +39,12 @@ var Routes = []Route{
 	{"refund", "POST", "/v1/refund", "give tokens back"},
 	{"reset", "POST", "/v1/reset", "forget a bucket"},
 	{"explain", "POST", "/v1/explain", "why a take would be decided as it would"},
+	{"reserve", "POST", "/v1/reservations", "take an estimate, to be settled by what it comes to"},
+	{"reservation-commit", "POST", "/v1/reservations/{id}/commit", "settle a reservation by its cost"},
+	{"reservation-cancel", "POST", "/v1/reservations/{id}/cancel", "give a reservation back"},
+	{"acquire", "POST", "/v1/permits", "take a slot of a concurrency limit for a time"},
+	{"permit-renew", "POST", "/v1/permits/{id}/renew", "keep a permit for longer"},
+	{"permit-release", "POST", "/v1/permits/{id}/release", "give a permit's slot back"},
 	{"policy-list", "GET", "/v1/policies", "every policy"},
 	{"policy-post", "POST", "/v1/policies", "create or replace a policy, under the name in its document"},
 	// Before those of policies: behind a namespace these words are no policy's name.

@@ -208,6 +208,73 @@ type ResetResponse struct {
 	Reset bool `json:"reset"`
 }
 
+// ReservationRequest is the body of POST /v1/reservations.
+type ReservationRequest struct {
+	Policy    string   `json:"policy,omitempty"`
+	Limits    []Limit  `json:"limits,omitempty"`
+	Key       string   `json:"key"`
+	Cost      *int64   `json:"cost,omitempty"`      // the estimate; nil is 1
+	TTL       Duration `json:"ttl,omitempty"`       // 1ms to 24h; 30s if it is not given
+	OnExpiry  string   `json:"on_expiry,omitempty"` // commit or cancel; "" is commit
+	RequestID string   `json:"request_id,omitempty"`
+}
+
+// ReservationResponse answers a [ReservationRequest].
+type ReservationResponse struct {
+	Decision
+	ReservationID string `json:"reservation_id,omitempty"` // if it is allowed
+}
+
+// SettleRequest is the body of POST /v1/reservations/{id}/commit.
+type SettleRequest struct {
+	Cost int64 `json:"cost"` // what it came to, from 0
+}
+
+// SettleResponse answers a commit and a cancel of a reservation. Committed is
+// what it cost in the end: what was reserved, less Refunded, plus Charged.
+type SettleResponse struct {
+	Committed int64  `json:"committed"`
+	Refunded  int64  `json:"refunded"`
+	Charged   int64  `json:"charged"`   // beyond what was reserved
+	Duplicate bool   `json:"duplicate"` // it was settled so before
+	Commit    Commit `json:"commit"`
+}
+
+// PermitRequest is the body of POST /v1/permits.
+type PermitRequest struct {
+	Policy    string   `json:"policy,omitempty"`
+	Limits    []Limit  `json:"limits,omitempty"`
+	Key       string   `json:"key"`
+	Cost      *int64   `json:"cost,omitempty"` // to limits that are not of concurrency; nil is 1
+	TTL       Duration `json:"ttl,omitempty"`  // 1ms to 24h; 30s if it is not given
+	RequestID string   `json:"request_id,omitempty"`
+}
+
+// PermitResponse answers a [PermitRequest].
+type PermitResponse struct {
+	Decision
+	PermitID string `json:"permit_id,omitempty"` // if it is allowed
+}
+
+// RenewRequest is the body of POST /v1/permits/{id}/renew.
+type RenewRequest struct {
+	TTL Duration `json:"ttl,omitempty"` // from now on; 30s if it is not given
+}
+
+// RenewResponse answers a [RenewRequest].
+type RenewResponse struct {
+	Renewed bool   `json:"renewed"`
+	TTLMS   int64  `json:"ttl_ms"`
+	Commit  Commit `json:"commit"`
+}
+
+// ReleaseResponse answers POST /v1/permits/{id}/release.
+type ReleaseResponse struct {
+	Released  bool   `json:"released"`
+	Duplicate bool   `json:"duplicate"` // it was released before, or has expired
+	Commit    Commit `json:"commit"`
+}
+
 // PolicyList answers GET /v1/policies, sorted by name.
 type PolicyList struct {
 	Policies []Policy `json:"policies"`

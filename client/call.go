@@ -22,16 +22,33 @@ type item struct {
 	tries     uint8 // times it had to look for its shard again
 	policy    string
 	key       string
-	cost      int64 // of a take and a refund, else 0
+	cost      int64 // of the kinds that have one, else 0
 	requestID string
+	hold      *api.Hold // of the kinds that have one, else nil
+}
+
+// op is the item's operation, but for the policy.
+func (it *item) op() api.Op {
+	return api.Op{Kind: it.kind, Cost: it.cost, Key: it.key, RequestID: it.requestID, Hold: it.hold}
+}
+
+// slot is the slot that the item belongs to.
+func (it *item) slot() uint16 {
+	if it.kind.OnHold() {
+		return it.hold.ID.Slot()
+	}
+	return api.Slot(it.key)
 }
 
 // check finds what the store would refuse, so that one caller's mistake never
 // reaches a batch of many callers.
 func (it *item) check() error {
-	op := api.Op{Kind: it.kind, Cost: it.cost, Key: it.key, RequestID: it.requestID}
+	op := it.op()
 	if err := op.Check(); err != nil {
 		return refuseLocally(err)
+	}
+	if it.kind.OnHold() {
+		return nil
 	}
 	if it.policy == "" || it.both {
 		return refuse(api.NewProblem(api.InvalidRequest, "a request needs either a policy or limits"))
@@ -47,6 +64,9 @@ const maxPolicyName = 129 // namespace/name, 64 bytes each
 // size is at least what the item takes in a batch, without its policy.
 func (it *item) size() int {
 	n := len(it.key) + len(it.requestID) + 16
+	if it.hold != nil {
+		n += 32
+	}
 	if it.inline {
 		n += len(it.policy)
 	}
@@ -73,6 +93,7 @@ type call struct {
 	// Of a call of one item, which is not a take.
 	refunded  int64
 	rate, per int64 // of the limit that binds
+	hold      api.HoldOutcome
 
 	oneOut   [1]BatchResult
 	oneWhere [1]*batch
@@ -110,7 +131,7 @@ func (c *Client) recycle(w *call) {
 	}
 	w.oneOut[0], w.oneWhere[0] = BatchResult{}, nil
 	w.out, w.where = nil, nil
-	w.refunded, w.rate, w.per = 0, 0, 0
+	w.refunded, w.rate, w.per, w.hold = 0, 0, 0, api.HoldOutcome{}
 	c.calls.Put(w)
 }
 

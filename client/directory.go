@@ -73,7 +73,7 @@ type leader struct {
 }
 
 // lane returns the lane of key's shard.
-func (r *routes) lane(key string) *lane { return r.bySlot[api.Slot(key)] }
+func (r *routes) lane(it *item) *lane { return r.bySlot[it.slot()] }
 
 // directory knows the nodes, the slot map and the leaders.
 type directory struct {

@@ -39,6 +39,10 @@ var (
 	ErrUnauthorized = errors.New("unauthorized")
 	// ErrNotFound: there is nothing of this name or at this address.
 	ErrNotFound = errors.New("not found")
+	// ErrAlreadySettled: the reservation or permit came to another end before.
+	ErrAlreadySettled = errors.New("settled otherwise before")
+	// ErrPermitRequired: the policy limits concurrency; see [Client.Acquire].
+	ErrPermitRequired = errors.New("the policy is used through permits only")
 	// ErrClosed: the client was closed. Calls that [Client.Close] cuts off
 	// carry one of ErrUnavailable and ErrOutcomeUnknown as well.
 	ErrClosed = errors.New("the client is closed")
@@ -149,6 +153,10 @@ func kindOf(p *api.Problem) error {
 		return ErrCrossShard
 	case api.RequestIDReused:
 		return ErrRequestIDReused
+	case api.AlreadySettled:
+		return ErrAlreadySettled
+	case api.PermitRequired:
+		return ErrPermitRequired
 	}
 	if p.Outcome == api.NotApplied {
 		return ErrUnavailable

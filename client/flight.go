@@ -227,7 +227,7 @@ func (l *lane) expire(b *batch) {
 func (l *lane) moved(b *batch) bool {
 	t := l.c.dir.now.Load()
 	for i := range b.items {
-		if t.lane(b.items[i].key) != l {
+		if t.lane(&b.items[i]) != l {
 			return true
 		}
 	}
@@ -448,10 +448,13 @@ func (d *decoder) fill(w *call, it *item, r *api.Result) {
 	} else {
 		out.Policy = it.policy
 	}
-	if r.Status == api.StatusReset {
+	if r.Hold != nil {
+		w.hold = *r.Hold
+	}
+	if r.Status.Bare() {
 		return
 	}
-	out.Allowed = r.Status == api.StatusAllowed
+	out.Allowed = r.Status == api.StatusAllowed || r.Status == api.StatusHeld
 	d.state(r, it.kind == api.Peek, &out.State)
 	if it.kind != api.Take {
 		l := &d.sets[r.Set].Limits[r.Binding]
@@ -500,7 +503,7 @@ func (l *lane) requeue(ctx context.Context, items []item, surcharge uint8) {
 	t := l.c.dir.now.Load()
 	parts := map[*lane][]item{}
 	for _, it := range items {
-		to := t.lane(it.key)
+		to := t.lane(&it)
 		parts[to] = append(parts[to], it)
 	}
 	// An atomic batch travels alone, so its items are recognised by the first.

@@ -44,7 +44,7 @@ func (f transportFunc) RoundTrip(r *http.Request) (*http.Response, error) { retu
 // each kind, by a caller each, but for two takes by one.
 func FuzzReply(f *testing.F) {
 	c := lonely(f)
-	l := c.dir.now.Load().lane("k")
+	l := c.dir.now.Load().lane(&item{key: "k"})
 	to := c.dir.target(l.shard)
 	kinds := []api.Kind{api.Take, api.Take, api.Peek, api.Refund, api.Reset}
 	places := []int{0, 1, 0, 0, 0} // in the operations' calls
@@ -188,7 +188,7 @@ func FuzzCluster(f *testing.F) {
 		}
 		r := d.now.Load()
 		for _, key := range []string{"k", "{tag}k", ""} {
-			if l := r.lane(key); l == nil || l.shard == 0 || d.target(l.shard).node == nil {
+			if l := r.lane(&item{key: key}); l == nil || l.shard == 0 || d.target(l.shard).node == nil {
 				t.Fatalf("key %q goes nowhere", key)
 			}
 		}

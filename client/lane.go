@@ -230,13 +230,18 @@ func (l *lane) number(b *batch) {
 func (b *batch) encode() []byte {
 	out := api.Batch{Atomic: b.atomic, Session: b.session, Ops: make([]byte, 0, b.bytes)}
 	var refs map[string]int // by name, once they are many
-	last := 0
+	var last *item          // that has a policy
+	policy := 0             // its index
 	for i := range b.items {
 		it := &b.items[i]
-		if i == 0 || b.items[i-1].policy != it.policy || b.items[i-1].inline != it.inline {
-			last, refs = ref(&out, it, refs)
+		op := it.op()
+		if !it.kind.OnHold() {
+			if last == nil || last.policy != it.policy || last.inline != it.inline {
+				policy, refs = ref(&out, it, refs)
+			}
+			last, op.Policy = it, policy
 		}
-		out.Add(api.Op{Kind: it.kind, Policy: last, Cost: it.cost, Key: it.key, RequestID: it.requestID})
+		out.Add(op)
 	}
 	return api.AppendBatch(make([]byte, 0, len(out.Ops)+64+32*len(out.Policies)), &out)
 }

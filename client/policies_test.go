@@ -120,7 +120,8 @@ func TestEveryProblemHasAKind(t *testing.T) {
 		api.NotLeader: client.ErrUnavailable,
 		api.NoLeader:  client.ErrUnavailable, api.Overloaded: client.ErrUnavailable,
 		api.Draining: client.ErrUnavailable, api.OutcomeUnknown: client.ErrOutcomeUnknown,
-		api.Internal: client.ErrOutcomeUnknown, api.Conflict: client.ErrConflict,
+		api.Internal: client.ErrOutcomeUnknown, api.AlreadySettled: client.ErrAlreadySettled, api.PermitRequired: client.ErrPermitRequired,
+		api.Conflict: client.ErrConflict,
 	}
 	var code api.Code
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -127,7 +127,7 @@ func (c *Client) do(ctx context.Context, it item, opts []TakeOption) (*call, err
 	}
 	w := c.newCall(ctx, 1)
 	it.call = w
-	deadline, err := r.lane(it.key).push([]item{it}, it.inline, false)
+	deadline, err := r.lane(&it).push([]item{it}, it.inline, false)
 	if err != nil {
 		return nil, err
 	}
@@ -211,7 +211,7 @@ func (c *Client) takeBatch(ctx context.Context, requests []Request, cfg batchCon
 			w.left--
 			continue
 		}
-		l := r.lane(it.key)
+		l := r.lane(&it)
 		if len(parts) == 0 || parts[at].lane != l {
 			at = slices.IndexFunc(parts, func(p part) bool { return p.lane == l })
 			if at < 0 {

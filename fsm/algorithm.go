@@ -68,7 +68,7 @@ func (l *limit) check(v level) ResetReason {
 	case api.SlidingWindow:
 		return l.checkSliding(v)
 	}
-	return ResetBadSet
+	return l.checkSlots(v)
 }
 
 // advance brings a level that is of cluster time from to at.
@@ -115,11 +115,11 @@ func (l *limit) wait(v level, at moment, cost int64) uint64 {
 	case api.SlidingWindow:
 		return l.slidingWait(v, at.now, cost)
 	}
-	return never
+	return l.slotWait(v, at.now)
 }
 
 // untilFresh returns the number of nanoseconds until the level is fresh if
-// nobody spends.
+// nobody spends; of a concurrency limit the bucket knows more.
 func (l *limit) untilFresh(v level, at moment) uint64 {
 	switch l.algorithm {
 	case api.TokenBucket:
@@ -132,7 +132,7 @@ func (l *limit) untilFresh(v level, at moment) uint64 {
 	case api.SlidingWindow:
 		return l.slidingReset(v, at.now)
 	}
-	return never
+	return 0
 }
 
 // charge takes cost for a caller who acts after the wait, which is no less than
@@ -144,6 +144,8 @@ func (l *limit) charge(v *level, at moment, cost int64, wait uint64) bool {
 		return l.chargeWindow(v, at.wall, cost, wait)
 	case api.SlidingWindow:
 		return l.chargeSliding(v, at.now, cost, wait)
+	case api.Concurrency:
+		return true // the permit itself counts
 	}
 	v.tokens -= cost
 	return v.tokens >= l.burst-maxBurst
@@ -156,10 +158,38 @@ func (l *limit) refund(v *level, tokens int64) int64 {
 		return l.refundBucket(v, tokens)
 	case api.SlidingWindow:
 		return l.refundSliding(v, tokens)
+	case api.Concurrency:
+		return 0
 	}
 	tokens = min(tokens, l.burst-v.tokens)
 	v.tokens += tokens
 	return tokens
+}
+
+// giveBack undoes, as far as it still counts, a charge of tokens to l that was
+// made at a moment when the limit was had, and returns how much of it that is.
+// A token bucket takes all that it has room for. What is charged to a window
+// counts in that one only, so it goes back there, and nowhere when the window is
+// over or the limit has become another: no later window gets tokens of it.
+func (l *limit) giveBack(v *level, at moment, tokens int64, had *limit, made moment) int64 {
+	if l.algorithm != had.algorithm || l.algorithm != api.TokenBucket && (l.per != had.per || !l.zone.same(had.zone)) {
+		return 0
+	}
+	switch l.algorithm {
+	case api.FixedWindow:
+		if l.start(made.wall) != int64(v.frac) {
+			return 0
+		}
+	case api.SlidingWindow:
+		return l.giveBackSliding(v, at.now, tokens, made.now)
+	}
+	return l.refund(v, tokens)
+}
+
+// credit returns how many tokens can be charged at once, until the debt is as
+// deep as one burst, or as a level can hold.
+func (l *limit) credit(v level, at moment) int64 {
+	return max(0, l.left(v, at)-max(-l.burst, l.burst-maxBurst))
 }
 
 // edit carries a level of l, advanced to at, over to the limit to: what was

@@ -180,6 +180,9 @@ func (m *Buckets) tryOp(op *api.Op, s *set) opError {
 		return s.refusal
 	}
 	t := m.copyOf(op.Key, key, s)
+	if t.b.set.concurrency && !t.b.set.off {
+		return permitRequired(t.b.set)
+	}
 	if !t.b.set.off && t.spent+op.Cost > t.b.set.minBurst {
 		return exceeds(t.spent+op.Cost, t.b.set)
 	}

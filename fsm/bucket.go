@@ -30,6 +30,10 @@ type bucket struct {
 	set *set
 	at  moment           // in a record only its cluster time
 	lim [maxLimits]level // the first len(set.limits) count
+
+	// The permits that live, in the order in which they expire; set only if
+	// set.concurrency. It aliases the machine's holds.
+	permits []*holdNode
 }
 
 // fresh makes b the bucket that nobody took from yet.
@@ -147,6 +151,29 @@ func (b *bucket) refund(res *api.Result, cost int64) (changed bool) {
 	return changed
 }
 
+// giveBack undoes a charge of cost tokens, made by the set had, as far as it
+// still counts. It returns false if that changes nothing.
+func (b *bucket) giveBack(cost int64, had *set, made moment) (changed bool) {
+	for i := range b.set.limits {
+		if j := had.named(b.set.names[i]); j >= 0 {
+			changed = b.set.limits[i].giveBack(&b.lim[i], b.at, cost, &had.limits[j], made) > 0 || changed
+		}
+	}
+	return changed
+}
+
+// credit returns how many tokens every limit can be charged at once, into debt;
+// limits of concurrency are not.
+func (b *bucket) credit() int64 {
+	least := int64(api.MaxCost)
+	for i := range b.set.limits {
+		if l := &b.set.limits[i]; l.algorithm != api.Concurrency {
+			least = min(least, l.credit(b.lim[i], b.at))
+		}
+	}
+	return least
+}
+
 // describe writes every limit's values into res, and which limit binds: the one
 // with the fewest tokens relative to its burst, the first of equals. next is
 // the cost whose wait counts as retry-after; 0 is none, for a take that passed
@@ -176,6 +203,9 @@ func (b *bucket) describe(res *api.Result, next int64) {
 		if i == 0 || left*b.set.limits[res.Binding].burst < least*l.burst {
 			res.Binding, least = i, left
 		}
+	}
+	if b.set.concurrency {
+		b.describePermits(res)
 	}
 }
 

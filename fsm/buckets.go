@@ -35,6 +35,7 @@ type Buckets struct {
 	touched   uint64 // means nothing; see table.touch
 	b         bucket
 	res       api.Result
+	held      api.HoldOutcome // of res
 	reply     replySets
 	swept     []uint64
 	atomic    atomicScratch
@@ -53,6 +54,7 @@ type state struct {
 	table    table
 	dedup    dedup
 	sessions sessions
+	holds    holds
 }
 
 func newState() state {
@@ -60,6 +62,7 @@ func newState() state {
 		sets:     sets{byBytes: map[string]*set{}},
 		table:    table{cow: &cow{}},
 		sessions: sessions{byID: map[[16]byte]*sessionNode{}, cow: &cow{}},
+		holds:    newHolds(),
 	}
 }
 
@@ -147,6 +150,7 @@ func malformed(err error) error { return fmt.Errorf("fsm: the entry is malformed
 func (m *Buckets) expire(budget int) {
 	m.dedup.expire(m.last, budget, &m.sets)
 	m.sessions.expire(m.last, budget)
+	m.expireHolds(budget)
 }
 
 // applyGroups answers every group. The replies share one buffer; each has just
@@ -265,6 +269,9 @@ func (m *Buckets) applyEach(dst []byte, g *group) ([]byte, error) {
 			if st.op, st.set, ops, err = g.next(ops); err != nil {
 				return nil, fmt.Errorf("operation %d: %w", done+i, err)
 			}
+			if st.set == nil { // it names a hold, and its bucket later
+				continue
+			}
 			st.key, st.slot = hashes(st.op.Key)
 			st.hash = st.set.bucketHash(st.key)
 		}
@@ -288,6 +295,9 @@ func (m *Buckets) applyEach(dst []byte, g *group) ([]byte, error) {
 // applyOp applies one operation on its own and leaves the result in m.res.
 func (m *Buckets) applyOp(st *staged, offset uint32) opError {
 	op, hash, b := &st.op, st.hash, &m.b
+	if st.set == nil {
+		return m.applyOnHold(op)
+	}
 	if e := m.refuse(op, st.slot); e.code != "" {
 		return e
 	}
@@ -310,6 +320,8 @@ func (m *Buckets) applyOp(st *staged, offset uint32) opError {
 		case b.set.off:
 			res.Status = api.StatusAllowed
 			b.describe(res, 0)
+		case b.set.concurrency:
+			return permitRequired(b.set)
 		case op.Cost > b.set.minBurst:
 			return exceeds(op.Cost, b.set)
 		case b.passes(op.Cost) && b.charge(op.Cost, 0), op.MaxWait != 0 && m.borrows(op):
@@ -343,7 +355,12 @@ func (m *Buckets) applyOp(st *staged, offset uint32) opError {
 		if where.found {
 			m.table.drop(hash, where.loc, &m.sets)
 		}
+		m.holds.drop(st.set.policy, op.Key, &m.sets)
 		return opError{}
+	case api.Reserve, api.Acquire:
+		if e := m.makeHold(op, st.key, hash, where); e.code != "" {
+			return e
+		}
 	}
 	res.Set = m.reply.index(b.set)
 	if op.RequestID != "" {
@@ -375,9 +392,10 @@ func hashes(key string) (hash uint64, slot uint16) {
 // bucket. It looks only at what could hurt the machine: whoever made the entry
 // has checked the rest.
 func (m *Buckets) refuse(op *api.Op, slot uint16) opError {
-	charges := op.Kind == api.Take || op.Kind == api.Refund
+	charges := op.Kind == api.Take || op.Kind == api.Refund || op.Kind.MakesHold()
 	switch {
-	case len(op.Key) < 1 || len(op.Key) > api.MaxKey,
+	case op.Kind.MakesHold() && op.Check() != nil,
+		len(op.Key) < 1 || len(op.Key) > api.MaxKey,
 		charges && (op.Cost < 1 || op.Cost > api.MaxCost),
 		op.MaxWait < 0 || op.MaxWait > api.MaxWait,
 		len(op.RequestID) > api.MaxRequestID:
@@ -386,9 +404,13 @@ func (m *Buckets) refuse(op *api.Op, slot uint16) opError {
 	case op.RequestID != "" && !charges:
 		return opError{api.InvalidRequest, "a " + op.Kind.String() + " takes no request_id"}
 	case !m.owned.has(slot):
-		return opError{api.NotLeader, fmt.Sprintf("slot %d is not owned by shard %d", slot, m.shard)}
+		return m.notOwned(slot)
 	}
 	return opError{}
+}
+
+func (m *Buckets) notOwned(slot uint16) opError {
+	return opError{api.NotLeader, fmt.Sprintf("slot %d is not owned by shard %d", slot, m.shard)}
 }
 
 func exceeds(cost int64, s *set) opError {
@@ -402,6 +424,7 @@ func (m *Buckets) fetch(b *bucket, hash uint64, key string, s *set) at {
 	where := m.table.find(hash, s.policy, key, &m.sets)
 	if !where.found {
 		b.fresh(s, m.at)
+		m.countPermits(b, key)
 		return where
 	}
 	st := &m.table.stripes[stripeOf(hash)]
@@ -409,10 +432,15 @@ func (m *Buckets) fetch(b *bucket, hash uint64, key string, s *set) at {
 		m.resets[reason]++
 		m.table.drop(hash, where.loc, &m.sets)
 		b.fresh(s, m.at)
+		m.countPermits(b, key)
 		return at{}
 	}
 	b.advance(m.at)
-	b.adopt(s)
+	m.countPermits(b, key)
+	if b.set != s {
+		b.adopt(s)
+		m.countPermits(b, key)
+	}
 	return where
 }
 
@@ -420,6 +448,9 @@ func (m *Buckets) fetch(b *bucket, hash uint64, key string, s *set) at {
 func (m *Buckets) store(hash uint64, where at, key string, b *bucket) {
 	if !where.found {
 		m.made++
+	}
+	if b.set.concurrency {
+		b.withoutPermits()
 	}
 	m.table.put(hash, where, key, b, &m.sets)
 }
@@ -482,10 +513,12 @@ func (m *Buckets) peek(op *api.Op, ps *policy.Set, sets *[][]byte) api.Result {
 	st := &m.table.stripes[stripeOf(hash)]
 	if where.found && b.load(st.record(where.loc), &m.sets, m.last) == ResetNone {
 		b.advance(m.moment())
+		m.countPermits(&b, op.Key)
 		b.adopt(s)
 	} else {
 		b.fresh(s, m.moment())
 	}
+	m.countPermits(&b, op.Key)
 	*sets = [][]byte{b.set.told}
 	res := api.Result{Status: api.StatusState}
 	b.describe(&res, 1)

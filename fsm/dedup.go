@@ -31,6 +31,7 @@ const (
 //	uvarint  tokens refunded
 //	uvarint  wait, in microseconds, if it has one
 //	         for each limit: uvarint remaining, retry-after, reset-after
+//	16 bytes id of the hold, if that is what the operation made
 //
 // Denials are remembered as well. Errors are not: nothing was applied, and a
 // later try may fare better.
@@ -126,6 +127,9 @@ func (d *dedup) add(id string, hash, print uint64, s *set, res *api.Result, c ap
 		r = binary.AppendUvarint(r, uint64(v.Remaining))
 		r = binary.AppendUvarint(r, v.RetryAfter)
 		r = binary.AppendUvarint(r, v.ResetAfter)
+	}
+	if res.Status == api.StatusHeld {
+		r = append(r, res.Hold.ID[:]...)
 	}
 	d.scratch = r
 	d.append(r, hash, c.TimeNS)
@@ -248,6 +252,13 @@ func decodeRemembered(rec []byte, res *api.Result) int {
 			}
 		}
 		res.Limits = append(res.Limits, api.LimitValues{Remaining: int64(v[0]), RetryAfter: v[1], ResetAfter: v[2]})
+	}
+	if res.Status == api.StatusHeld {
+		res.Hold = new(api.HoldOutcome)
+		if len(r) < len(res.Hold.ID) {
+			return 0
+		}
+		r = r[copy(res.Hold.ID[:], r):]
 	}
 	return len(rec) - len(r)
 }

@@ -27,7 +27,7 @@
 //  5. To restore it calls [Buckets.Restore], which replaces the state as a whole
 //     or, on an error, not at all.
 //  6. From any goroutine it may call [Buckets.PeekStale] and [Buckets.Stats].
-//  7. While Stats shows buckets, request ids or sessions and no operations
+//  7. While Stats shows buckets, request ids, sessions or holds and no operations
 //     arrive, it proposes a tick now and then, so that what is over is dropped.
 //
 // The machine promises this:
@@ -45,10 +45,13 @@
 //  6. An operation with a request id is applied once within [DedupWindow], and
 //     a group of a session once within [SessionWindow] of the session's last
 //     use; a repetition gets the first answer.
-//  7. Whatever it holds is bounded by a constant, but for the buckets; and of
-//     those it drops each one that is full, for a full bucket and no bucket
-//     decide alike. The work of an entry is bounded by the entry's size, not by
-//     the size of the state.
-//  8. State that cannot be is put right where it is met: the bucket starts
+//  7. A hold, which is a reservation or a permit, is made once under its id and
+//     settled once; see holds.go. No permit is given while as many live as a
+//     concurrency limit of its bucket allows.
+//  8. Whatever it holds is bounded by a constant, but for the buckets; and of
+//     those it drops each one that is full and has no holds, for a full bucket
+//     and no bucket decide alike. The work of an entry is bounded by the
+//     entry's size, not by the size of the state.
+//  9. State that cannot be is put right where it is met: the bucket starts
 //     afresh, and [Stats] counts it by [ResetReason].
 package fsm

@@ -278,10 +278,14 @@ func (m *Buckets) decodeGroup(b []byte) (g group, rest []byte, err error) {
 	return g, b[n:], nil
 }
 
-// next cuts the next operation off ops and finds its set.
+// next cuts the next operation off ops and finds its set, nil for one that acts
+// on a hold.
 func (g *group) next(ops []byte) (op api.Op, s *set, rest []byte, err error) {
 	if op, rest, err = api.DecodeOp(ops); err != nil {
 		return op, nil, nil, err
+	}
+	if op.Kind.OnHold() {
+		return op, nil, rest, nil
 	}
 	if op.Policy >= len(g.sets) {
 		return op, nil, nil, fmt.Errorf("policy %d of %d", op.Policy, len(g.sets))

@@ -22,6 +22,14 @@ func FuzzRestore(f *testing.F) {
 	b.Session = api.Session{ID: [16]byte{1}, Seq: 1}
 	r.do(2e9, b, set)
 	f.Add(uint64(2e9), packFile(f, takeSnapshot(f, r.m)))
+	slots := holdSet("c", 1, 10, 3)
+	for i := range byte(3) {
+		r.one(3e9, slots, acquire("k", i, 1000))
+		r.one(3e9, set, reserve("k", 10+i, 1, 1000))
+	}
+	r.one(3e9, set, onHold(api.Settle, "k", 10, 3))
+	r.one(3e9, set, onHold(api.Release, "k", 0, 0))
+	f.Add(uint64(3e9), packFile(f, takeSnapshot(f, r.m)))
 	f.Add(uint64(0), packFile(f, takeSnapshot(f, NewBuckets(testShard))))
 
 	var in fileReader

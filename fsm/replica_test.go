@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -31,6 +32,7 @@ func newLogMaker(seed uint64, keys int) *logMaker {
 	for i := range 4 {
 		l.sets = append(l.sets, testSet(fmt.Sprint("p", i), 1, 10, second, 5, 100, 60*second, 20))
 	}
+	l.sets[3] = withSlots(l.sets[3], 3)
 	return l
 }
 
@@ -67,6 +69,9 @@ func (l *logMaker) entry() []byte {
 			}
 		}
 		l.sets[i] = policy.NewSet(info)
+		if (l.IntN(4) == 0) != (i == 3) {
+			l.sets[i] = withSlots(l.sets[i], 1+l.Int64N(5))
+		}
 	case 5:
 		return EncodeClock(l.now, zoneRulesFrom.UnixNano()+int64(l.now)+l.Int64N(100*second))
 	case 4:
@@ -82,6 +87,13 @@ func (l *logMaker) entry() []byte {
 	return l.w.Seal(l.now)
 }
 
+// withSlots is a set with a concurrency limit more.
+func withSlots(s *policy.Set, slots int64) *policy.Set {
+	info := s.SetInfo
+	info.Limits = append(slices.Clip(info.Limits), api.LimitInfo{Name: "slots", Algorithm: api.Concurrency, Burst: slots})
+	return policy.NewSet(info)
+}
+
 func (l *logMaker) batch() (*api.Batch, []*policy.Set) {
 	b := &api.Batch{Atomic: l.IntN(5) == 0}
 	if l.IntN(4) == 0 {
@@ -95,9 +107,22 @@ func (l *logMaker) batch() (*api.Batch, []*policy.Set) {
 	for range 1 + l.IntN(6) {
 		op := api.Op{Kind: api.Take, Policy: l.IntN(len(l.sets)), Key: fmt.Sprint("key", l.IntN(l.keys))}
 		if !b.Atomic {
-			op.Kind = []api.Kind{api.Take, api.Take, api.Take, api.Peek, api.Refund, api.Reset}[l.IntN(6)]
+			op.Kind = []api.Kind{api.Take, api.Take, api.Take, api.Peek, api.Refund, api.Reset,
+				api.Reserve, api.Settle, api.Cancel, api.Acquire, api.Renew, api.Release}[l.IntN(12)]
 		}
-		if op.Kind == api.Take || op.Kind == api.Refund {
+		if op.Kind >= api.Reserve {
+			op.Hold = &api.Hold{ID: api.NewHoldID(op.Key, [14]byte{byte(l.IntN(20))}), CancelOnExpiry: op.Kind == api.Reserve && l.IntN(2) == 0}
+			if op.Kind.MakesHold() || op.Kind == api.Renew {
+				op.Hold.TTL = 1 + l.Int64N(3000)
+			}
+		}
+		if op.Kind.OnHold() {
+			op.Policy, op.Key = 0, ""
+		}
+		if op.Kind == api.Settle {
+			op.Cost = l.Int64N(10)
+		}
+		if op.Kind == api.Take || op.Kind == api.Refund || op.Kind.MakesHold() {
 			op.Cost = 1 + l.Int64N(4)
 			if op.Kind == api.Take && l.IntN(3) == 0 {
 				op.MaxWait = 1 + l.Int64N(20_000)
@@ -114,6 +139,7 @@ func (l *logMaker) batch() (*api.Batch, []*policy.Set) {
 // small makes a machine reach its bounds soon.
 func small(m *Buckets) *Buckets {
 	m.dedup.max, m.sessions.max, m.sessions.maxReplies, m.sessions.maxBytes = 100, 3, 5, 2000
+	m.holds.max, m.holds.maxEnds = 50, 60
 	return m
 }
 
@@ -138,6 +164,7 @@ func TestReplicasAgree(t *testing.T) {
 		apply(other, 1, first)
 
 		var writing sync.WaitGroup
+		var ids, held, settled int // the most that there were
 		for i := uint64(2); i < 1500; i++ {
 			entry := log.entry()
 			keep := bytes.Clone(entry)
@@ -152,6 +179,8 @@ func TestReplicasAgree(t *testing.T) {
 				}
 				decodeReply(t, got[k])
 			}
+			st := steady.Stats()
+			ids, held, settled = max(ids, st.DedupIDs), max(held, st.Holds), max(settled, st.Settled)
 			switch log.IntN(60) {
 			case 0: // restart
 				file := takeSnapshot(t, other)
@@ -190,8 +219,8 @@ func TestReplicasAgree(t *testing.T) {
 		if st.Resets != [ResetReasons]uint64{} {
 			t.Fatalf("impossible states: %v", st.Resets)
 		}
-		if st.Dropped == 0 || st.DedupIDs == 0 {
-			t.Fatalf("the log did not reach far: %+v", st)
+		if st.Dropped == 0 || ids == 0 || held < 3 || settled < 10 {
+			t.Fatalf("the log did not reach far: %d ids, %d holds, %d settled, %+v", ids, held, settled, st)
 		}
 	}
 }

@@ -26,6 +26,7 @@ func (m *Buckets) Restore(r io.Reader) error {
 	l.state.index, l.state.last = h.Index, h.TimeNS
 	l.state.dedup.max, l.state.sessions.max = m.dedup.max, m.sessions.max
 	l.state.sessions.maxReplies, l.state.sessions.maxBytes = m.sessions.maxReplies, m.sessions.maxBytes
+	l.state.holds.max, l.state.holds.maxEnds = m.holds.max, m.holds.maxEnds
 	for {
 		typ, payload, err := sr.Next()
 		if err == io.EOF {
@@ -55,7 +56,7 @@ type loader struct {
 	state state
 	typ   uint8 // of the record before
 
-	want struct{ sets, buckets, ids, sessions uint64 }
+	want struct{ sets, buckets, ids, sessions, holds, ends uint64 }
 	sets []*set // by number
 
 	// The bucket before, for the order.
@@ -67,6 +68,8 @@ type loader struct {
 	node    *sessionNode
 	answers uint64 // of node that are still to come
 	res     api.Result
+	holdID  api.HoldID // of the hold before
+	endedAt uint64     // of the settled hold before
 }
 
 func (l *loader) record(typ uint8, b []byte) error {
@@ -90,6 +93,10 @@ func (l *loader) record(typ uint8, b []byte) error {
 		return l.session(b)
 	case recAnswer:
 		return l.answer(b)
+	case recHolds:
+		return each(b, l.hold)
+	case recEnds:
+		return each(b, l.ending)
 	}
 	return errors.New("the type is unknown")
 }
@@ -121,7 +128,7 @@ func (l *loader) meta(b []byte) (err error) {
 			st.owned.set(s)
 		}
 	}
-	for _, v := range []*uint64{&l.want.sets, &l.want.buckets, &l.want.ids, &l.want.sessions} {
+	for _, v := range []*uint64{&l.want.sets, &l.want.buckets, &l.want.ids, &l.want.sessions, &l.want.holds, &l.want.ends} {
 		if *v, b, err = api.CutUvarint(b); err != nil {
 			return err
 		}
@@ -220,7 +227,7 @@ func (l *loader) requestID(r []byte) ([]byte, error) {
 		return nil, errShort
 	}
 	s, c := l.sets[n], l.res.Commit
-	if len(s.limits) != len(l.res.Limits) || l.res.Binding >= len(s.limits) || l.res.Status > api.StatusRefunded {
+	if len(s.limits) != len(l.res.Limits) || l.res.Binding >= len(s.limits) || l.res.Status > api.StatusRefunded && l.res.Status != api.StatusHeld {
 		return nil, fmt.Errorf("the result of request id %q does not fit its limits", id)
 	}
 	if c.TimeNS < l.stamp || c.TimeNS > l.state.last {
@@ -280,11 +287,11 @@ func (l *loader) finish() error {
 		return errors.New("it ends too early")
 	}
 	st.sets.collect()
-	got := []int{len(st.sets.byBytes), st.table.n, st.dedup.n, len(st.sessions.byID)}
-	for i, want := range []uint64{l.want.sets, l.want.buckets, l.want.ids, l.want.sessions} {
+	got := []int{len(st.sets.byBytes), st.table.n, st.dedup.n, len(st.sessions.byID), len(st.holds.byID), st.holds.ends.len()}
+	for i, want := range []uint64{l.want.sets, l.want.buckets, l.want.ids, l.want.sessions, l.want.holds, l.want.ends} {
 		if uint64(got[i]) != want {
 			return fmt.Errorf("it has %d %s instead of %d", got[i],
-				[]string{"sets in use", "buckets", "request ids", "sessions"}[i], want)
+				[]string{"sets in use", "buckets", "request ids", "sessions", "holds", "settled holds"}[i], want)
 		}
 	}
 	return nil

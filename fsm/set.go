@@ -30,7 +30,9 @@ type set struct {
 	off      bool // a take passes, and nothing is charged
 	calendar bool // a limit goes by the time of day
 
-	refs int // buckets and remembered requests that refer to it
+	concurrency bool // some limit is of concurrency, so permits are what it gives
+
+	refs int // buckets, remembered requests and live holds that refer to it
 
 	// Of the reply being written, valid while mark is its serial number.
 	mark  uint64
@@ -57,15 +59,18 @@ func newSet(encoded string) (*set, error) {
 		s.told = api.AppendSetInfo(nil, &info)
 	}
 	s.hash = bits.RotateLeft64(api.Hash(info.Policy), 31) * 0x9e3779b97f4a7c15
-	for i, l := range info.Limits {
+	s.minBurst = api.MaxCost
+	for _, l := range info.Limits {
 		s.names = append(s.names, l.Name)
 		lim := limit{rate: uint64(l.Rate), per: uint64(l.Per), burst: l.Burst, algorithm: l.Algorithm}
 		if l.Algorithm == api.FixedWindow {
 			lim.zone, s.calendar = z, true
 		}
 		s.limits = append(s.limits, lim)
-		if i == 0 || l.Burst < s.minBurst {
-			s.minBurst = l.Burst
+		if l.Algorithm == api.Concurrency {
+			s.concurrency = true
+		} else {
+			s.minBurst = min(s.minBurst, l.Burst)
 		}
 	}
 	return s, nil
@@ -90,8 +95,9 @@ func broken(info *api.SetInfo) string {
 	for i, l := range info.Limits {
 		month := l.Algorithm == api.FixedWindow && l.Per == 0
 		switch {
-		case l.Algorithm > api.SlidingWindow:
+		case l.Algorithm > api.Concurrency:
 			return fmt.Sprintf("limit %q of policy %q has the unknown algorithm %d", l.Name, info.Policy, l.Algorithm)
+		case l.Algorithm == api.Concurrency && l.Rate == 0 && l.Per == 0 && l.Burst >= 1 && l.Burst <= maxBurst:
 		case l.Rate < 1 || l.Rate > maxRate, l.Burst < 1 || l.Burst > maxBurst, (l.Per < minPer || l.Per > maxPer) && !month,
 			l.Algorithm != api.TokenBucket && l.Burst != l.Rate:
 			return fmt.Sprintf("limit %q of policy %q is out of bounds: rate %d per %d ns, burst %d",

@@ -153,3 +153,18 @@ func (l *limit) refundSliding(v *level, tokens int64) (given int64) {
 	*v = level{tokens: int64(current), frac: previous<<32 | next}
 	return given
 }
+
+// giveBackSliding gives back what was charged to the window of the stamp made.
+func (l *limit) giveBackSliding(v *level, now uint64, tokens int64, made uint64) (given int64) {
+	previous, current, next := windows(*v)
+	switch now/l.per - made/l.per {
+	case 0:
+		given = min(tokens, int64(current))
+		current -= uint64(given)
+	case 1:
+		given = min(tokens, int64(previous))
+		previous -= uint64(given)
+	}
+	*v = level{tokens: int64(current), frac: previous<<32 | next}
+	return given
+}

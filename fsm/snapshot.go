@@ -21,7 +21,8 @@ import (
 //	1 meta, once:
 //	    uvarint sweep cursor; uvarint slot map version;
 //	    uvarint number of owned ranges, each u16 first slot, u16 last slot;
-//	    uvarint number of sets, of buckets, of request ids, of sessions;
+//	    uvarint number of sets, of buckets, of request ids, of sessions, of
+//	    holds, of settled holds;
 //	    if the clock was ever set: varint offset of the time of day; uvarint age
 //	    of its last correction, the header's stamp less that one's
 //	2 set, one each, sorted by its bytes and numbered from 0:
@@ -36,6 +37,8 @@ import (
 //	    uvarint number of answers
 //	6 answer, one each, after its session, by sequence number:
 //	    uvarint sequence number; the reply
+//	7 holds, many in one, sorted by id: as in holds_snapshot.go
+//	8 settled holds, many in one, the oldest first: as in holds_snapshot.go
 const (
 	contentVersion = 1
 
@@ -45,6 +48,8 @@ const (
 	recDedup   = 4
 	recSession = 5
 	recAnswer  = 6
+	recHolds   = 7
+	recEnds    = 8
 
 	recordFill = 32 << 10 // a record of many is closed once it has as many bytes
 )
@@ -63,13 +68,17 @@ type Capture struct {
 	dedupFrom uint32 // where the first record begins in chunks[0]
 	dedupIDs  int
 	sessions  []*session
+	holds     []*hold
+	ends      [][]ending
+	endsFrom  int // where the oldest begins in ends[0]
+	endsKept  int
 
 	tableCow, sessionsCow *cow
 }
 
 // Capture notes the state as it is, for [Capture.WriteTo]. Call it on the
 // goroutine that applies. It copies one pointer for each 4 KiB of buckets and
-// for each session, and no bucket.
+// for each session and live hold, and no bucket.
 func (m *Buckets) Capture() *Capture {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -83,6 +92,10 @@ func (m *Buckets) Capture() *Capture {
 		chunks:   slices.Clone(m.dedup.chunks),
 		dedupIDs: m.dedup.n,
 		sessions: m.sessions.list(),
+		holds:    m.holds.list(),
+		ends:     slices.Clone(m.holds.ends.chunks),
+		endsFrom: int(m.holds.ends.head % endChunk),
+		endsKept: m.holds.ends.len(),
 		tableCow: m.table.cow, sessionsCow: m.sessions.cow,
 	}
 	if m.dedup.n > 0 {
@@ -100,7 +113,7 @@ func (c *Capture) Release() {
 	defer c.m.mu.Unlock()
 	c.tableCow.release()
 	c.sessionsCow.release()
-	c.pages, c.chunks, c.sessions = nil, nil, nil
+	c.pages, c.chunks, c.sessions, c.holds, c.ends = nil, nil, nil, nil, nil
 }
 
 // WriteTo writes the snapshot. It may run while the machine applies.
@@ -169,7 +182,7 @@ func (c *Capture) records(emit func(typ uint8, payload []byte) error) error {
 		meta = binary.LittleEndian.AppendUint16(meta, r.From)
 		meta = binary.LittleEndian.AppendUint16(meta, r.To)
 	}
-	for _, n := range []int{len(sorted), c.buckets, c.dedupIDs, len(c.sessions)} {
+	for _, n := range []int{len(sorted), c.buckets, c.dedupIDs, len(c.sessions), len(c.holds), c.endsKept} {
 		meta = binary.AppendUvarint(meta, uint64(n))
 	}
 	if k := &c.st.clock; k.set {
@@ -190,7 +203,13 @@ func (c *Capture) records(emit func(typ uint8, payload []byte) error) error {
 	if err := c.dedupRecords(number, &filler{typ: recDedup, emit: emit}); err != nil {
 		return err
 	}
-	return c.sessionRecords(emit)
+	if err := c.sessionRecords(emit); err != nil {
+		return err
+	}
+	if err := c.holdRecords(number, &filler{typ: recHolds, emit: emit}); err != nil {
+		return err
+	}
+	return c.endRecords(&filler{typ: recEnds, emit: emit})
 }
 
 // filler gathers small items into records.

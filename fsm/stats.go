@@ -30,6 +30,8 @@ type Stats struct {
 	Sets      int // distinct sets of limits in use
 	DedupIDs  int // request ids remembered
 	Sessions  int
+	Holds     int    // reservations and permits that live
+	Settled   int    // and those whose end is remembered
 	SlotsFrom uint64 // version of the slot map that ownership is from; 0 before any
 	Calendar  int    // of Sets, those with windows of the calendar: see EncodeClock
 
@@ -40,7 +42,7 @@ type Stats struct {
 
 // stats is Stats for other goroutines to read: written when an entry ends.
 type stats struct {
-	index, stamp, buckets, bytes, sets, dedup, sessions, slots, calendar, dropped atomic.Uint64
+	index, stamp, buckets, bytes, sets, dedup, sessions, holds, settled, slots, calendar, dropped atomic.Uint64
 
 	resets [ResetReasons]atomic.Uint64
 }
@@ -53,6 +55,8 @@ func (m *Buckets) publish() {
 	m.stats.sets.Store(uint64(len(m.sets.byBytes)))
 	m.stats.dedup.Store(uint64(m.dedup.n))
 	m.stats.sessions.Store(uint64(len(m.sessions.byID)))
+	m.stats.holds.Store(uint64(len(m.holds.byID)))
+	m.stats.settled.Store(uint64(m.holds.ends.len()))
 	m.stats.slots.Store(m.owned.version)
 	m.stats.calendar.Store(uint64(m.sets.calendar))
 	m.stats.dropped.Store(m.dropped)
@@ -70,7 +74,8 @@ func (m *Buckets) Stats() Stats {
 		Sets: int(m.stats.sets.Load()), DedupIDs: int(m.stats.dedup.Load()),
 		Sessions: int(m.stats.sessions.Load()), SlotsFrom: m.stats.slots.Load(),
 		Calendar: int(m.stats.calendar.Load()),
-		Dropped:  m.stats.dropped.Load(),
+		Holds:    int(m.stats.holds.Load()), Settled: int(m.stats.settled.Load()),
+		Dropped: m.stats.dropped.Load(),
 	}
 	for i := range s.Resets {
 		s.Resets[i] = m.stats.resets[i].Load()

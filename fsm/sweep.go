@@ -2,8 +2,8 @@ package fsm
 
 import "slices"
 
-// The sweep drops buckets that are full again, for those decide like no bucket
-// at all. It goes round the hash space of 40 bits with a cursor that is part
+// The sweep drops buckets that are full again and have no holds, for those
+// decide like no bucket at all. It goes round the hash space of 40 bits with a cursor that is part
 // of the state. How far it goes in one entry follows from the number of
 // buckets and from the entry alone, and which buckets it meets from their
 // hashes: the layout in memory plays no part, so two replicas drop the same
@@ -64,7 +64,7 @@ func (m *Buckets) sweepStripe(stripe uint8, lo, span uint64, budget int) (looked
 		b := &m.b
 		reason := b.load(s.record(slotValue(e)), &m.sets, m.last)
 		if reason == ResetNone {
-			if b.advance(m.at); !b.isFresh() {
+			if b.advance(m.at); !b.isFresh() || m.holds.has(b.set.policy, string(recordKey(s.record(slotValue(e))))) {
 				continue
 			}
 			m.dropped++

@@ -13,9 +13,10 @@ import (
 
 // answer is one result on its way into JSON.
 type answer struct {
-	key string
-	res api.Result
-	set *api.SetInfo // nil of a reset
+	kind api.Kind // of what makes a hold; else it does not matter
+	key  string
+	res  api.Result
+	set  *api.SetInfo // nil if the result tells nothing of a bucket
 }
 
 // state is what every answer tells of the bucket. The limits are listed when
@@ -42,7 +43,7 @@ func (a *answer) state(always bool) api.State {
 
 func (a *answer) decision() api.Decision {
 	d := api.Decision{
-		Allowed: a.res.Status == api.StatusAllowed, State: a.state(false), Duplicate: a.res.Duplicate,
+		Allowed: a.res.Status == api.StatusAllowed || a.res.Status == api.StatusHeld, State: a.state(false), Duplicate: a.res.Duplicate,
 		WaitMS: ceil(a.res.Wait, 1e3), Shadowed: a.res.Shadowed,
 	}
 	if a.set.Enforcement == api.Off {
@@ -67,7 +68,11 @@ func (a *answer) respondTake(w http.ResponseWriter, r *http.Request, denied int)
 	d := a.decision()
 	a.setRateLimit(w.Header())
 	if d.Allowed || denied == http.StatusOK {
-		respondDecision(w, http.StatusOK, &d)
+		if a.kind.MakesHold() {
+			respond(w, http.StatusOK, api.MediaJSON, a.withHold(d))
+		} else {
+			respondDecision(w, http.StatusOK, &d)
+		}
 		return nil
 	}
 	wait := a.res.Limits[a.res.Binding].RetryAfter

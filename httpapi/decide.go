@@ -181,7 +181,12 @@ func noForward(r *http.Request) (bool, error) {
 
 // one decides a single operation.
 func (e *edge) one(ctx context.Context, kind api.Kind, t *takeRequest, o limiter.Options) (*answer, error) {
-	b := batch{inline: e.AllowInline}
+	return e.hold(ctx, kind, t, nil, o)
+}
+
+// hold decides a single operation, which may make a hold.
+func (e *edge) hold(ctx context.Context, kind api.Kind, t *takeRequest, h *api.Hold, o limiter.Options) (*answer, error) {
+	b := batch{inline: e.AllowInline, hold: h}
 	if err := b.add(kind, t); err != nil {
 		return nil, err
 	}
@@ -218,7 +223,7 @@ func onlyAnswer(reply []byte, key string) (*answer, error) {
 	if a.res.Status == api.StatusError {
 		return nil, api.NewProblem(a.res.Code, "%s", a.res.Detail)
 	}
-	if a.res.Status != api.StatusReset {
+	if !a.res.Status.Bare() {
 		a.set = &rep.Sets[a.res.Set]
 	}
 	return a, nil

@@ -42,6 +42,7 @@ type refundRequest struct {
 type batch struct {
 	api.Batch
 	inline bool           // limits in requests are allowed
+	hold   *api.Hold      // of an operation that makes one, but for its id
 	refs   map[string]int // by refID; nil while there is one policy at most
 }
 
@@ -64,8 +65,12 @@ func (b *batch) add(kind api.Kind, t *takeRequest) error {
 		return err
 	}
 	op := api.Op{Kind: kind, Key: *t.Key, MaxWait: t.MaxWaitMS}
-	if kind == api.Take || kind == api.Refund {
+	if kind == api.Take || kind == api.Refund || kind.MakesHold() {
 		op.Cost = 1
+	}
+	if kind.MakesHold() {
+		op.Hold = b.hold
+		op.Hold.ID = newHoldID(op.Key)
 	}
 	if t.Cost != nil {
 		op.Cost = *t.Cost

@@ -54,7 +54,7 @@ func TestTheRouterServesTheTableOfRoutes(t *testing.T) {
 
 func TestWhatIsNotThereIsAProblemToo(t *testing.T) {
 	w := newWorld(t)
-	for _, path := range []string{"/", "/v1", "/v1/takes", "/v1//take", "//v1/take", "/v1/take/", "/v1/reservations", "/v1/policies/", "/v1/policies/a/b/c"} {
+	for _, path := range []string{"/", "/v1", "/v1/takes", "/v1//take", "//v1/take", "/v1/take/", "/v1/reservation", "/v1/policies/", "/v1/policies/a/b/c"} {
 		wantProblem(t, w.post(path, `{}`), api.NotFound, "")
 	}
 	for _, tc := range []struct{ method, path, allow string }{

@@ -12,10 +12,11 @@ import (
 // goroutines, once a batch or policy rather than once a take, and must not
 // block. It never hears a key.
 type Observer interface {
-	// Decision counts n takes under a policy with the same result: "allowed",
-	// "denied", "shadowed" for what would have been denied but for the policy's
-	// enforcement, or "off". Limits written into requests are the policy
-	// "inline". A decision that was repeated for a retry is not counted again.
+	// Decision counts n takes, reservations and permits asked for under a policy
+	// with the same result: "allowed", "denied", "shadowed" for what would have
+	// been denied but for the policy's enforcement, or "off". Limits written into
+	// requests are the policy "inline". A decision that was repeated for a retry
+	// is not counted again.
 	Decision(policy, result string, n int)
 	// Refused counts operations that got an error as their result.
 	Refused(code api.Code, n int)
@@ -71,11 +72,12 @@ func (l *Limiter) observe(reply []byte) {
 		case res.Duplicate:
 		case res.Status == api.StatusDenied:
 			counts[res.Set][resultDenied]++
-		case res.Status == api.StatusAllowed && res.Shadowed:
+		case res.Status != api.StatusAllowed && res.Status != api.StatusHeld:
+		case res.Shadowed:
 			counts[res.Set][resultShadowed]++
-		case res.Status == api.StatusAllowed && r.Sets[res.Set].Enforcement == api.Off:
+		case r.Sets[res.Set].Enforcement == api.Off:
 			counts[res.Set][resultOff]++
-		case res.Status == api.StatusAllowed:
+		default:
 			counts[res.Set][resultAllowed]++
 		}
 	}
@@ -107,7 +109,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "rlstore_decisions_total",
-			Help: "Takes decided for callers of this node, by policy and result.",
+			Help: "Takes, reservations and permits decided for callers of this node, by policy and result.",
 		}, []string{"policy", "result"}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "rlstore_operations_refused_total",

@@ -32,7 +32,7 @@ func TestDecisionsAreCountedByPolicyAndNeverByKey(t *testing.T) {
 		t.Fatal("no error")
 	}
 	const want = `
-# HELP rlstore_decisions_total Takes decided for callers of this node, by policy and result.
+# HELP rlstore_decisions_total Takes, reservations and permits decided for callers of this node, by policy and result.
 # TYPE rlstore_decisions_total counter
 rlstore_decisions_total{policy="api",result="allowed"} 3
 rlstore_decisions_total{policy="inline",result="allowed"} 1

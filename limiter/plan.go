@@ -64,11 +64,11 @@ func (l *Limiter) plan(b *api.Batch) (*plan, error) {
 			return nil, api.NewProblem(api.InvalidRequest, "request %d is malformed: %v", i, err)
 		}
 		var it item
-		if keyed && op.Policy < len(sets) {
+		if keyed && op.Policy < len(sets) && !op.Kind.OnHold() {
 			it.set = overrideOf(sets[op.Policy], op.Key)
 		}
 		if it.bad = l.check(&op, b, sets, it.set, unresolved); it.bad == nil {
-			it.shard = l.catalog.Route(api.Slot(op.Key))
+			it.shard = l.catalog.Route(op.Slot())
 		} else if b.Atomic {
 			return nil, inItem(i, it.bad)
 		}
@@ -178,17 +178,20 @@ func (l *Limiter) resolveRef(ref *api.PolicyRef) (*policy.Set, *api.Problem) {
 //
 // override is the set of the override that applies, or nil.
 func (l *Limiter) check(op *api.Op, b *api.Batch, sets []*policy.Set, override *policy.Set, unresolved []*api.Problem) *api.Problem {
-	if op.Policy >= len(sets) {
+	if op.Policy >= len(sets) && !op.Kind.OnHold() {
 		return api.NewProblem(api.InvalidRequest, "policy %d of %d", op.Policy, len(sets))
 	}
 	if err := op.Check(); err != nil {
 		return api.AsProblem(err)
 	}
-	if op.RequestID != "" && op.Kind != api.Take && op.Kind != api.Refund {
+	if op.RequestID != "" && op.Kind != api.Take && op.Kind != api.Refund && !op.Kind.MakesHold() {
 		return api.NewProblem(api.InvalidRequest, "a %s takes no request_id", op.Kind)
 	}
 	if b.Atomic && op.Kind != api.Take {
 		return api.NewProblem(api.InvalidRequest, "an atomic batch holds takes only, not a %s", op.Kind)
+	}
+	if op.Kind.OnHold() {
+		return nil
 	}
 	mayRepeat := op.RequestID != "" || b.Session.Seq != 0
 	if unresolved != nil && unresolved[op.Policy] != nil && (!mayRepeat || sets[op.Policy] == nil) {
@@ -209,9 +212,9 @@ func (l *Limiter) check(op *api.Op, b *api.Batch, sets []*policy.Set, override *
 
 // repeatable tells that the state machine recognises a repetition of op, or
 // that one does no harm. A reset is neither: the second would also forget what
-// was taken after the first.
+// was taken after the first. A hold is recognised by its id.
 func repeatable(op *api.Op) bool {
-	return op.Kind == api.Peek || op.RequestID != ""
+	return op.Kind == api.Peek || op.RequestID != "" || op.Kind.MakesHold() || op.Kind.OnHold()
 }
 
 // inItem is p with the index of the operation that it is about.

@@ -216,7 +216,7 @@ func (l *Limiter) reroute(w *work) bool {
 		if op, rest, err = api.DecodeOp(rest); err != nil {
 			return false
 		}
-		if shard := l.catalog.Route(api.Slot(op.Key)); i == 0 {
+		if shard := l.catalog.Route(op.Slot()); i == 0 {
 			w.shard = shard
 		} else if shard != w.shard {
 			return false

@@ -18,7 +18,7 @@ func (l *Limiter) split(pl *plan, sets []*policy.Set) error {
 	renumbered := make(map[slot]int, 8)
 	last := slot{work: -1} // and its number: neighbours are often alike
 	lastAt := 0
-	var keys []string // first key of each work
+	var keys []string // first key of each work, or id of a hold
 	rest := b.Ops
 	for i := range b.N {
 		var op api.Op
@@ -41,13 +41,18 @@ func (l *Limiter) split(pl *plan, sets []*policy.Set) error {
 				shard: it.shard, idempotent: true,
 				batch: &api.Batch{Atomic: b.Atomic, Session: b.Session, Ops: make([]byte, 0, len(b.Ops)/(len(pl.works)+1)+64)},
 			})
-			keys = append(keys, op.Key)
+			keys = append(keys, op.Subject())
 			if n == 1 && (b.Atomic || b.Session.Seq != 0) {
 				return l.crossShard(b, pl.works, keys)
 			}
 		}
 		it.work = n
 		w := pl.works[n]
+		w.idempotent = w.idempotent && (repeatable(&op) || b.Session.Seq != 0)
+		if op.Kind.OnHold() {
+			w.batch.Add(op)
+			continue
+		}
 		set := it.set
 		if set == nil {
 			set = sets[op.Policy]
@@ -64,7 +69,6 @@ func (l *Limiter) split(pl *plan, sets []*policy.Set) error {
 		}
 		op.Policy = lastAt
 		w.batch.Add(op)
-		w.idempotent = w.idempotent && (repeatable(&op) || b.Session.Seq != 0)
 	}
 	if len(pl.works) == 1 && pl.works[0].batch.N == b.N {
 		pl.items = nil

@@ -26,9 +26,12 @@ type Set struct {
 // NewSet completes a set from its numbers.
 func NewSet(info api.SetInfo) *Set {
 	s := &Set{SetInfo: info, Encoded: api.AppendSetInfo(nil, &info)}
-	for i, l := range info.Limits {
-		if i == 0 || l.Burst < s.MinBurst {
-			s.MinBurst = l.Burst
+	if len(info.Limits) > 0 {
+		s.MinBurst = api.MaxCost
+	}
+	for _, l := range info.Limits {
+		if l.Algorithm != api.Concurrency { // whose permits take a slot, whatever their cost
+			s.MinBurst = min(s.MinBurst, l.Burst)
 		}
 	}
 	return s

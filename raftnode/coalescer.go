@@ -208,7 +208,7 @@ func (c *coalescer) seal() {
 			tick.Reset(tickAfter)
 		case <-tick.C:
 			// Does the machine hold what time alone makes obsolete?
-			if s := c.holds(); s.Buckets > 0 || s.DedupIDs > 0 || s.Sessions > 0 {
+			if s := c.holds(); s.Buckets > 0 || s.DedupIDs > 0 || s.Sessions > 0 || s.Holds > 0 || s.Settled > 0 {
 				c.propose(fsm.EncodeTick)
 			}
 			tick.Reset(tickAfter)

@@ -39,6 +39,8 @@ var (
 	descBytes      = desc("bucket_bytes", "Memory of the buckets' tables, in bytes.")
 	descDedup      = desc("dedup_ids", "Request ids in the de-duplication window.")
 	descSessions   = desc("sessions", "Client sessions.")
+	descHolds      = desc("holds", "Reservations and permits that live.")
+	descSettled    = desc("settled_holds", "Reservations and permits whose end is remembered.")
 	descDropped    = desc("buckets_dropped_total", "Buckets dropped because they were equal to fresh ones.")
 	descLogBytes   = desc("log_appended_bytes_total", "Bytes appended to the log since the start.")
 	descResets     = prometheus.NewDesc("rlstore_bucket_resets_total", "Buckets reset because their state was impossible, by reason.", []string{"shard", "reason"}, nil)
@@ -82,7 +84,7 @@ func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	}
 	for _, d := range []*prometheus.Desc{
 		descLeader, descTerm, descCommit, descApplied, descLag, descQueue, descQueueBytes, descBuckets,
-		descBytes, descDedup, descSessions, descDropped, descLogBytes, descResets, descReachable, descJumps,
+		descBytes, descDedup, descSessions, descHolds, descSettled, descDropped, descLogBytes, descResets, descReachable, descJumps,
 	} {
 		ch <- d
 	}
@@ -130,6 +132,8 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 		gauge(descBytes, float64(st.Bytes))
 		gauge(descDedup, float64(st.DedupIDs))
 		gauge(descSessions, float64(st.Sessions))
+		gauge(descHolds, float64(st.Holds))
+		gauge(descSettled, float64(st.Settled))
 		counter(descDropped, st.Dropped)
 		for reason := fsm.ResetNone + 1; reason < fsm.ResetReasons; reason++ {
 			counter(descResets, st.Resets[reason], reason.String())
