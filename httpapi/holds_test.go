@@ -282,3 +282,57 @@ func TestHoldsInTheBinaryForm(t *testing.T) {
 		}
 	}
 }
+
+func TestAPermitTakesASlotUntilItEnds(t *testing.T) {
+	w := newWorld(t)
+	if r := w.do("PUT", "/v1/policies/jobs", `{"limits":[{"name":"jobs","algorithm":"concurrency","max":2},{"name":"starts","rate":10,"per":"1h"}]}`, "Content-Type: application/json"); r.StatusCode/100 != 2 {
+		t.Fatalf("%s %s", r.Status, r.body)
+	}
+	acquire := func(ttl string) api.PermitResponse {
+		t.Helper()
+		return decodeInto[api.PermitResponse](t, w.post("/v1/permits", fmt.Sprintf(`{"policy":"jobs","key":"k","ttl":%q}`, ttl)))
+	}
+	first, second := acquire("10s"), acquire("20s")
+	if !first.Allowed || !second.Allowed || first.PermitID == second.PermitID || second.Limits[0].Remaining != 0 || second.Limits[1].Remaining != 8 {
+		t.Fatalf("%+v, %+v", first, second)
+	}
+	denied := acquire("1s")
+	if denied.Allowed || denied.PermitID != "" || denied.RetryAfterMS != 10_000 || denied.ResetAfterMS != 20_000 || denied.Limit != 2 {
+		t.Errorf("%+v", denied)
+	}
+	wantProblem(t, w.post("/v1/take", `{"policy":"jobs","key":"k"}`), api.PermitRequired, "jobs")
+	wantProblem(t, w.post("/v1/take/batch", `{"atomic":true,"requests":[{"policy":"jobs","key":"k"}]}`), api.PermitRequired, "jobs")
+	wantProblem(t, w.post("/v1/reservations", `{"policy":"jobs","key":"k"}`), api.PermitRequired, "jobs")
+
+	if r := decodeInto[api.RenewResponse](t, w.post("/v1/permits/"+first.PermitID+"/renew", `{"ttl":"30s"}`)); !r.Renewed || r.TTLMS != 30_000 {
+		t.Errorf("%+v", r)
+	}
+	if denied := acquire("1s"); denied.Allowed || denied.RetryAfterMS != 20_000 {
+		t.Errorf("after a renewal: %+v", denied)
+	}
+	if r := decodeInto[api.ReleaseResponse](t, w.post("/v1/permits/"+first.PermitID+"/release", ``)); !r.Released || r.Duplicate {
+		t.Errorf("%+v", r)
+	}
+	if r := decodeInto[api.ReleaseResponse](t, w.post("/v1/permits/"+first.PermitID+"/release", `{}`)); !r.Released || !r.Duplicate {
+		t.Errorf("the second time: %+v", r)
+	}
+	wantProblem(t, w.post("/v1/permits/"+first.PermitID+"/renew", `{}`), api.AlreadySettled, "released")
+	if third := acquire("1s"); !third.Allowed {
+		t.Errorf("%+v", third)
+	}
+	w.set(func() { w.stamp += 20_000_000_000 })
+	wantProblem(t, w.post("/v1/permits/"+second.PermitID+"/renew", `{}`), api.AlreadySettled, "expired")
+	if r := decodeInto[api.ReleaseResponse](t, w.post("/v1/permits/"+second.PermitID+"/release", `{}`)); !r.Duplicate {
+		t.Errorf("a release after the expiry: %+v", r)
+	}
+	if fourth := acquire("1s"); !fourth.Allowed || fourth.Limits[0].Remaining != 1 {
+		t.Errorf("%+v", fourth)
+	}
+	// Deleting the policy leaves its permits to their holders.
+	held := acquire("1h")
+	if r := w.do("DELETE", "/v1/policies/jobs", ""); r.StatusCode/100 != 2 {
+		t.Fatalf("%s %s", r.Status, r.body)
+	}
+	decodeInto[api.RenewResponse](t, w.post("/v1/permits/"+held.PermitID+"/renew", `{}`))
+	decodeInto[api.ReleaseResponse](t, w.post("/v1/permits/"+held.PermitID+"/release", `{}`))
+}
