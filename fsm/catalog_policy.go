@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/rlstore/rlstore/api"
 	"github.com/rlstore/rlstore/policy"
@@ -20,6 +21,8 @@ type CatalogPolicy struct {
 	history     history
 	enforcement string // that of Set
 	made        uint64 // the catalog's revision when this was made: other than that of any other
+
+	sets sync.Map // of overrides, by their encoding: those with equal limits share one
 }
 
 // Override implements [policy.Overrides]. Sets are made when they are first asked
@@ -35,6 +38,8 @@ func (p *CatalogPolicy) Override(key string) *policy.Set {
 	doc := p.Doc
 	doc.Enforcement = p.enforcement
 	set := policy.ResolveOverride(&doc, o.doc.Limits)
+	shared, _ := p.sets.LoadOrStore(string(set.Encoded), set)
+	set = shared.(*policy.Set)
 	o.made.Store(&madeSet{p.made, set})
 	return set
 }

@@ -124,6 +124,14 @@ func TestOverridesAreBounded(t *testing.T) {
 	}
 }
 
+func TestOverridesWithEqualLimitsShareTheirNumbers(t *testing.T) {
+	p := manyOverrides(t, 200)
+	a, b := p.Override("user:1"), p.Override("team:100:x")
+	if a == nil || a != b || a != p.Override("user:1") {
+		t.Errorf("%p and %p", a, b)
+	}
+}
+
 func TestAPastIsBounded(t *testing.T) {
 	limits := make([]api.Limit, policy.MaxLimits)
 	var h history
