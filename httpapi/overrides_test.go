@@ -152,6 +152,28 @@ func TestTheSwitchOfTheCluster(t *testing.T) {
 	}
 	same(t, put(`{"enforcement":"shadow"}`, "?reason=a+trial", "X-Rlstore-Author: ann").body, `{"enforcement":"shadow","author":"ann","reason":"a trial","revision":4}`)
 	same(t, w.do("GET", "/v1/cluster/enforcement", "").body, `{"enforcement":"shadow","author":"ann","reason":"a trial","revision":4}`)
+	// Policies and overrides follow, and their revisions stay.
+	w.do("PUT", "/v1/policies/slow/overrides", `{"key":"k*","limits":[{"rate":1,"per":"1h"}]}`, "Content-Type: application/json")
+	take := func(key, want string) {
+		t.Helper()
+		if r := w.post("/v1/take", `{"policy":"slow","key":"`+key+`"}`); !strings.HasPrefix(r.body, `{"allowed":`) || !strings.Contains(r.body, want) {
+			t.Errorf("%s: %s; want %s", key, r.body, want)
+		}
+	}
+	for _, key := range []string{"other", "k1"} {
+		take(key, `"shadowed":false`)
+		take(key, map[string]string{"other": `"shadowed":false`, "k1": `"shadowed":true`}[key])
+		take(key, `"shadowed":true`)
+		take(key, `{"allowed":true`)
+	}
+	put(`{"enforcement":"off"}`, "")
+	take("other", `"source":"off"`)
+	take("k1", `"source":"off"`)
+	put(`{"enforcement":"enforce"}`, "")
+	take("other", `{"allowed":false`)
+	take("k1", `{"allowed":false`)
+	take("k1", `"policy_revision":5`)
+
 	wantProblem(t, put(`{}`, ""), api.InvalidRequest, "missing")
 	wantProblem(t, put(`{"enforcement":"on"}`, ""), api.InvalidRequest, "enforce, shadow, off")
 	wantProblem(t, put(`{"enforcement":1}`, ""), api.InvalidRequest, "string")

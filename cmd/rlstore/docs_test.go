@@ -20,6 +20,7 @@ import (
 
 	"github.com/rlstore/rlstore/api"
 	"github.com/rlstore/rlstore/limiter"
+	"github.com/rlstore/rlstore/policy"
 	"github.com/rlstore/rlstore/raftnode"
 	"github.com/rlstore/rlstore/server"
 )
@@ -359,7 +360,7 @@ func scrapedMetrics(t *testing.T) map[string]string {
 // README and the reference that runs rlstore against the real commands.
 func TestDocumentedCommandLinesParse(t *testing.T) {
 	seen := 0
-	for _, file := range []string{readmeFile, referenceFile} {
+	for _, file := range []string{readmeFile, referenceFile, policiesFile} {
 		for _, block := range shellBlocks(readFile(t, file)) {
 			for line := range strings.Lines(strings.ReplaceAll(block, "\\\n", " ")) {
 				line, _, _ = strings.Cut(line, " #")
@@ -376,6 +377,23 @@ func TestDocumentedCommandLinesParse(t *testing.T) {
 	}
 	if seen == 0 {
 		t.Error("the README runs no rlstore; its blocks are no longer recognised")
+	}
+}
+
+const policiesFile = "../../docs/policies.md"
+
+// TestExamplesOfPoliciesAreGood checks every block of YAML: a policy, or an
+// override.
+func TestExamplesOfPoliciesAreGood(t *testing.T) {
+	blocks := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(readFile(t, policiesFile), -1)
+	if len(blocks) == 0 {
+		t.Errorf("%s has no examples", policiesFile)
+	}
+	for _, b := range blocks {
+		_, override := policy.ParseOverrides([]byte(b[1]))
+		if _, errs := policy.ParseAll([]byte(b[1])); len(errs) > 0 && len(override) > 0 {
+			t.Errorf("%s: %v, nor an override: %v\n%s", policiesFile, policy.Problem(errs), policy.Problem(override), b[1])
+		}
 	}
 }
 

@@ -43,7 +43,14 @@ func writePolicies(w io.Writer, policies []api.Policy) {
 func limitsText(limits []api.Limit) string {
 	var list []string
 	for _, l := range limits {
-		list = append(list, fmt.Sprintf("%s: %d per %s, burst %d", l.Name, l.Rate, l.Per, l.Burst))
+		switch l.Algorithm {
+		case "token_bucket":
+			list = append(list, fmt.Sprintf("%s: %d per %s, burst %d", l.Name, l.Rate, l.Per, l.Burst))
+		case "concurrency":
+			list = append(list, fmt.Sprintf("%s: %d at a time", l.Name, l.Max))
+		default:
+			list = append(list, fmt.Sprintf("%s: %d per %s, %s", l.Name, l.Rate, l.Per, l.Algorithm))
+		}
 	}
 	return strings.Join(list, "; ")
 }
