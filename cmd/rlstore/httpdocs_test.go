@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"flag"
@@ -62,6 +63,10 @@ type exchange struct {
 	answerBody string
 }
 
+// holdID is the id of a reservation or a permit. In a request it stands for the last
+// one of its kind that was answered.
+var holdID = regexp.MustCompile(`\b(rsv_|pmt_)[0-9a-z]+\b`)
+
 var httpBlock = regexp.MustCompile("(?s)```http\n(.*?)\n```\n\n```http\n(.*?)\n```")
 
 // TestHTTPExamples sends the requests of docs/http.md, one after the other, to a new
@@ -73,9 +78,14 @@ func TestHTTPExamples(t *testing.T) {
 	node := startNode(t)
 	page := readFile(t, httpFile)
 	seen := map[string]bool{}
+	ids := map[string]string{} // the last one of each kind that was answered
 	for _, m := range httpBlock.FindAllStringSubmatch(page, -1) {
 		x := parseExample(t, m[1], m[2])
+		x.target = holdID.ReplaceAllStringFunc(x.target, func(id string) string { return cmp.Or(ids[id[:4]], id) })
 		res, body := x.send(t, node.HTTPURL())
+		for _, id := range holdID.FindAllString(string(body), -1) {
+			ids[id[:4]] = id
+		}
 		at := x.method + " " + x.target
 		path, op := o.operation(x.method, x.target)
 		if op != nil {
@@ -85,6 +95,8 @@ func TestHTTPExamples(t *testing.T) {
 			t.Errorf("%s (%s): %d %s\nis not as in openapi.yaml: %v", at, path, res.StatusCode, body, err)
 		}
 		if *rewriteHTTP {
+			request := holdID.ReplaceAllStringFunc(m[1], func(id string) string { return cmp.Or(ids[id[:4]], id) })
+			page = strings.Replace(page, m[1], request, 1)
 			page = strings.Replace(page, "```http\n"+m[2]+"\n```", "```http\n"+shown(res, body, x.answerBody)+"\n```", 1)
 			continue
 		}
@@ -206,7 +218,7 @@ func wrapped(body []byte) string {
 var volatile = []string{
 	"index", "offset", "time_ns", "at", "retry_after_ms", "reset_after_ms", "expires_in_ms", "age_ms", "wait_ms", "ttl_ms",
 	"cluster_id", "http", "raft", "version", "go_version", "request_id", "term", "commit_index", "applied_index", "lag",
-	"reservation_id", "permit_id", "detail", "message",
+	"reservation_id", "permit_id", "instance", "detail", "message",
 }
 
 // differs says how an answer differs from the page.
