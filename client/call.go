@@ -23,13 +23,14 @@ type item struct {
 	policy    string
 	key       string
 	cost      int64 // of the kinds that have one, else 0
+	maxWait   int64 // of a take: milliseconds
 	requestID string
 	hold      *api.Hold // of the kinds that have one, else nil
 }
 
 // op is the item's operation, but for the policy.
 func (it *item) op() api.Op {
-	return api.Op{Kind: it.kind, Cost: it.cost, Key: it.key, RequestID: it.requestID, Hold: it.hold}
+	return api.Op{Kind: it.kind, Cost: it.cost, Key: it.key, RequestID: it.requestID, MaxWait: it.maxWait, Hold: it.hold}
 }
 
 // slot is the slot that the item belongs to.
@@ -44,6 +45,9 @@ func (it *item) slot() uint16 {
 // reaches a batch of many callers.
 func (it *item) check() error {
 	op := it.op()
+	if it.maxWait != 0 && it.kind != api.Take {
+		return refuse(api.NewProblem(api.InvalidRequest, "a %s does not wait", it.kind))
+	}
 	if err := op.Check(); err != nil {
 		return refuseLocally(err)
 	}

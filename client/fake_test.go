@@ -364,6 +364,9 @@ func (f *fake) resolve(ref api.PolicyRef) api.Policy {
 	return p
 }
 
+// fakeWait is what a fake lends a token for.
+const fakeWait = 20 * time.Millisecond
+
 func (f *fake) apply(op *api.Op, ref api.PolicyRef, c api.Commit) api.Result {
 	if had, ok := f.ids[op.RequestID]; ok && op.RequestID != "" {
 		if had.op.Key != op.Key || had.op.Cost != op.Cost || had.op.Kind != op.Kind {
@@ -388,6 +391,12 @@ func (f *fake) apply(op *api.Op, ref api.PolicyRef, c api.Commit) api.Result {
 			res.Status = api.StatusAllowed
 			f.used[at] += op.Cost
 			f.charged[at] += op.Cost
+		case op.MaxWait > 0:
+			if wait := time.Duration(f.used[at]+op.Cost-burst) * fakeWait; wait <= time.Duration(op.MaxWait)*time.Millisecond {
+				res.Status, res.Wait = api.StatusAllowed, uint64(wait.Microseconds())
+				f.used[at] += op.Cost
+				f.charged[at] += op.Cost
+			}
 		}
 	case api.Peek:
 		res.Status = api.StatusState
@@ -399,7 +408,7 @@ func (f *fake) apply(op *api.Op, ref api.PolicyRef, c api.Commit) api.Result {
 		return api.Result{Status: api.StatusReset}
 	}
 	for _, l := range p.Limits {
-		v := api.LimitValues{Remaining: l.Burst - f.used[at], ResetAfter: uint64(f.used[at]) * 1000}
+		v := api.LimitValues{Remaining: max(0, l.Burst-f.used[at]), ResetAfter: uint64(f.used[at]) * 1000}
 		if res.Status == api.StatusDenied {
 			v.RetryAfter = 20_000
 		}

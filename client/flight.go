@@ -455,7 +455,11 @@ func (d *decoder) fill(w *call, it *item, r *api.Result) {
 		return
 	}
 	out.Allowed = r.Status == api.StatusAllowed || r.Status == api.StatusHeld
+	out.Wait, out.Shadowed = micros(r.Wait), r.Shadowed
 	d.state(r, it.kind == api.Peek, &out.State)
+	if it.kind == api.Take && d.sets[r.Set].Enforcement == api.Off {
+		out.Source = "off"
+	}
 	if it.kind != api.Take {
 		l := &d.sets[r.Set].Limits[r.Binding]
 		w.refunded, w.rate, w.per = r.Refunded, l.Rate, l.Per

@@ -3,9 +3,10 @@ package client
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"time"
+
+	"github.com/rlstore/rlstore/api"
 )
 
 // Limiter limits one key by one policy, with the methods of
@@ -16,9 +17,8 @@ import (
 //     are bounded by [WithTimeout].
 //   - Methods that take a time ignore it: the store's own time decides, and no
 //     client's clock is trusted.
-//   - This version lends no tokens. Wait asks again after the wait that the
-//     denial names, so waiting callers are not served in turn; and a
-//     reservation is of tokens that are there now, or it is not OK.
+//   - Wait and Reserve borrow from the future in one request, at most for a day:
+//     waiting callers are served in turn, and nobody asks twice.
 //   - Without an answer, nothing is allowed: Allow is false, a reservation is
 //     not OK. [Client.Take] tells an outage from a denial.
 //   - The limit belongs to the policy: there is no SetLimit and no SetBurst.
@@ -51,45 +51,54 @@ func (l *Limiter) AllowN(_ time.Time, n int) bool {
 // Wait takes one token as soon as it is there.
 func (l *Limiter) Wait(ctx context.Context) error { return l.WaitN(ctx, 1) }
 
-// WaitN takes n tokens as soon as they are all there. It fails without waiting
-// if ctx would end before, with [context.DeadlineExceeded]; if n exceeds the
-// burst, with [ErrCostExceedsBurst]; and if the store does not answer. On an
-// error nothing was taken, unless it is [ErrOutcomeUnknown].
+// WaitN takes n tokens now, and waits until they are there. It fails without
+// waiting if ctx would end before, with [context.DeadlineExceeded]; if n exceeds
+// the burst, with [ErrCostExceedsBurst]; and if the store does not answer. If ctx
+// ends while it waits, it gives the tokens back. On an error nothing was taken,
+// unless it is [ErrOutcomeUnknown].
 func (l *Limiter) WaitN(ctx context.Context, n int) error {
 	if n <= 0 {
 		return ctx.Err()
 	}
-	for {
-		d, err := l.c.Take(ctx, l.policy, l.key, int64(n))
-		if err != nil || d.Allowed {
-			return err
-		}
-		if end, ok := ctx.Deadline(); ok && time.Until(end) < d.RetryAfter {
-			return fmt.Errorf("rlstore: %d tokens of %s for %s need a wait of %v: %w", n, l.policy, l.key, d.RetryAfter, context.DeadlineExceeded)
-		}
-		// The jitter keeps waiting callers from all coming back for the one
-		// token that there will be.
-		wait := max(d.RetryAfter, time.Millisecond)
-		if err := sleep(ctx, wait+rand.N(wait/8+1)); err != nil {
-			return err
-		}
+	most := longestWait
+	if end, ok := ctx.Deadline(); ok {
+		most = min(most, time.Until(end))
 	}
+	d, err := l.c.Take(ctx, l.policy, l.key, int64(n), MaxWait(most))
+	if err != nil {
+		return err
+	}
+	if !d.Allowed {
+		return fmt.Errorf("rlstore: %d tokens of %s for %s need a wait of %v: %w", n, l.policy, l.key, d.RetryAfter, context.DeadlineExceeded)
+	}
+	if d.Wait == 0 {
+		return nil
+	}
+	if err := sleep(ctx, d.Wait); err != nil {
+		_ = l.c.Refund(context.WithoutCancel(ctx), d) // as well as it can
+		return err
+	}
+	return nil
 }
+
+// longestWait is the longest that the store lends for.
+const longestWait = api.MaxWait * time.Millisecond
 
 // Reserve is [Limiter.ReserveN] of one token.
 func (l *Limiter) Reserve() *Reservation { return l.ReserveN(time.Time{}, 1) }
 
-// ReserveN takes n tokens now, if they are all there, and lets them be given
-// back. The time is ignored. Unlike rate's, it does not reserve what is not
-// there yet: it is OK with no delay, or not OK.
+// ReserveN takes n tokens now, those that are not there yet from the future, and
+// lets them be given back. The time is ignored. It is not OK if n exceeds the
+// burst, if the tokens are more than a day away, or without an answer.
 func (l *Limiter) ReserveN(_ time.Time, n int) *Reservation {
 	r := &Reservation{c: l.c}
 	if n <= 0 {
 		r.ok = true
 		return r
 	}
-	d, err := l.c.Take(context.Background(), l.policy, l.key, int64(n))
+	d, err := l.c.Take(context.Background(), l.policy, l.key, int64(n), MaxWait(longestWait))
 	r.d, r.ok = d, err == nil && d.Allowed
+	r.act = time.Now().Add(d.Wait)
 	return r
 }
 
@@ -134,9 +143,10 @@ const InfDuration = time.Duration(1<<63 - 1)
 
 // Reservation is tokens that were taken and can be given back.
 type Reservation struct {
-	c  *Client
-	ok bool
-	d  Decision
+	c   *Client
+	ok  bool
+	d   Decision
+	act time.Time // when to act
 
 	cancel sync.Once
 }
@@ -144,7 +154,7 @@ type Reservation struct {
 // OK tells whether the tokens were taken.
 func (r *Reservation) OK() bool { return r.ok }
 
-// Delay is how long to wait before acting: 0, or [InfDuration] if the
+// Delay is how long to wait, from now on, before acting; [InfDuration] if the
 // reservation is not OK.
 func (r *Reservation) Delay() time.Duration { return r.DelayFrom(time.Time{}) }
 
@@ -153,7 +163,7 @@ func (r *Reservation) DelayFrom(time.Time) time.Duration {
 	if !r.ok {
 		return InfDuration
 	}
-	return r.d.Wait
+	return max(0, time.Until(r.act))
 }
 
 // Cancel gives the tokens back, once, as well as it can: [WithTimeout] bounds

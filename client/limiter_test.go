@@ -63,8 +63,13 @@ func TestLimiterTakesFromTheStore(t *testing.T) {
 	if !r.OK() || r.Delay() != 0 || r.DelayFrom(time.Now()) != 0 || l.Tokens() != 0 {
 		t.Error("a reservation of what is there:", r.OK(), r.Delay(), l.Tokens())
 	}
-	if none := l.Reserve(); none.OK() || none.Delay() != client.InfDuration {
-		t.Error("a reservation of what is not there:", none.OK(), none.Delay())
+	later := l.ReserveN(time.Now(), 5)
+	if d := later.Delay(); !later.OK() || d <= 0 || d > 5*fakeWait {
+		t.Error("a reservation of what is not there yet:", later.OK(), later.Delay())
+	}
+	later.Cancel()
+	if none := l.ReserveN(time.Now(), 11); none.OK() || none.Delay() != client.InfDuration {
+		t.Error("a reservation of what never will be:", none.OK(), none.Delay())
 	} else {
 		none.Cancel()
 	}
@@ -88,27 +93,29 @@ func TestLimiterWaits(t *testing.T) {
 	if err := l.WaitN(ctx, 11); !errors.Is(err, client.ErrCostExceedsBurst) {
 		t.Error(err)
 	}
-	// It fails at once if the context ends before the 20 ms of the denial.
-	short, cancel := context.WithTimeout(ctx, 15*time.Millisecond)
+	used := func() (n int64) {
+		f.with(func() { n = f.used[bucket{"api", "k"}] })
+		return n
+	}
+	// It fails at once, and takes nothing, if the context ends before.
+	short, cancel := context.WithTimeout(ctx, fakeWait-time.Millisecond)
 	defer cancel()
-	if err := l.Wait(short); !errors.Is(err, context.DeadlineExceeded) {
-		t.Error(err)
+	if err := l.Wait(short); !errors.Is(err, context.DeadlineExceeded) || used() != 10 {
+		t.Error(err, used())
 	}
+	// It asks once, and waits.
+	before, start := f.count(), time.Now()
+	if err := l.WaitN(ctx, 3); err != nil || time.Since(start) < 3*fakeWait || f.count() != before+1 || used() != 13 {
+		t.Error(err, time.Since(start), f.count()-before, used())
+	}
+	// What it took, it gives back if the context ends.
 	gone, cancel := context.WithCancel(ctx)
-	done := make(chan error, 2)
-	go func() { done <- l.Wait(gone) }()
-	before := f.count()
-	poll(t, "a denial", func() bool { return f.count() > before })
+	done := make(chan error, 1)
+	go func() { done <- l.WaitN(gone, 10) }()
+	poll(t, "a charge", func() bool { return used() == 23 })
 	cancel()
-	if err := <-done; !errors.Is(err, context.Canceled) {
-		t.Error(err)
-	}
-	go func() { done <- l.WaitN(ctx, 3) }()
-	before = f.count()
-	poll(t, "some denials", func() bool { return f.count() > before+1 })
-	f.with(func() { f.used[bucket{"api", "k"}] -= 3 })
-	if err := <-done; err != nil || l.Tokens() != 0 {
-		t.Error(err, l.Tokens())
+	if err := <-done; !errors.Is(err, context.Canceled) || used() != 13 {
+		t.Error(err, used())
 	}
 	if err := l.WaitN(ctx, 0); err != nil {
 		t.Error(err)

@@ -83,6 +83,17 @@ type TakeOption func(*item)
 // client itself need none.
 func RequestID(id string) TakeOption { return func(it *item) { it.requestID = id } }
 
+// MaxWait lets a take borrow from the future: if it would be denied now, but pass
+// within d, it is charged now, and the decision says how long to wait before
+// acting. So a thousand callers that wait take turns, and ask once each. It is
+// counted in whole milliseconds, and at most a day.
+func MaxWait(d time.Duration) TakeOption {
+	return func(it *item) { it.maxWait = wholeMillis(d) }
+}
+
+// wholeMillis rounds down, for a caller who can wait no longer than d.
+func wholeMillis(d time.Duration) int64 { return max(0, int64(d/time.Millisecond)) }
+
 // Inline replaces the policy, which must be empty, by limits in the request,
 // where the server allows it.
 func Inline(limits ...api.Limit) TakeOption {

@@ -63,10 +63,11 @@ func (c *Client) peek(ctx context.Context, policy, key string, opts []TakeOption
 
 // Refund gives back what d took, once: a decision is refunded at most once by
 // whatever client, within the store's window of request ids. Of a denial there
-// is nothing to give back, and Refund returns nil. A bucket never gets fuller
+// is nothing to give back, nor of what passed in shadow or off, and Refund
+// returns nil. A bucket never gets fuller
 // than its burst.
 func (c *Client) Refund(ctx context.Context, d Decision) error {
-	if !d.Allowed {
+	if !d.Allowed || d.Shadowed || d.Source == "off" {
 		return nil
 	}
 	// The commit names the decision like nothing else does.
@@ -249,7 +250,7 @@ func (c *Client) takeBatch(ctx context.Context, requests []Request, cfg batchCon
 
 // item is the operation of a request.
 func (r *Request) item() item {
-	it := item{kind: api.Take, policy: r.Policy, key: r.Key, cost: r.Cost, requestID: r.RequestID}
+	it := item{kind: api.Take, policy: r.Policy, key: r.Key, cost: r.Cost, requestID: r.RequestID, maxWait: wholeMillis(r.MaxWait)}
 	if it.cost == 0 {
 		it.cost = 1
 	}

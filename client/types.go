@@ -8,11 +8,12 @@ import (
 
 // Request is one take of a batch.
 type Request struct {
-	Policy    string      // "api"; empty with Limits
-	Key       string      // whom to charge: "user:42"
-	Cost      int64       // tokens: 5; 0 is 1
-	RequestID string      // "9f0c…" makes the take exactly-once across processes; usually empty
-	Limits    []api.Limit // inline limits instead of Policy, where the server allows them
+	Policy    string        // "api"; empty with Limits
+	Key       string        // whom to charge: "user:42"
+	Cost      int64         // tokens: 5; 0 is 1
+	RequestID string        // "9f0c…" makes the take exactly-once across processes; usually empty
+	MaxWait   time.Duration // how long it may borrow from the future; see [MaxWait]
+	Limits    []api.Limit   // inline limits instead of Policy, where the server allows them
 }
 
 // State is what the store tells of a bucket. Limit, Remaining, RetryAfter and
@@ -27,7 +28,7 @@ type State struct {
 	ResetAfter time.Duration // until the bucket is full: 2s
 
 	Mode           string       // "strict"
-	Source         string       // who decided: "store"
+	Source         string       // who decided: "store"; "off" if the policy's enforcement is off, and nobody did
 	PolicyRevision uint64       // of the policy that decided: 7
 	Limits         []LimitState // every limit, in the policy's order, if there are several; always of a peek
 	Commit         api.Commit   // the place in the shard's log that decided: shard 3, index 884213, offset 17
@@ -47,8 +48,8 @@ type Decision struct {
 	Allowed bool // false spent nothing and changed nothing
 	State
 	Cost      int64         // tokens asked for, and if allowed spent: 1
-	Wait      time.Duration // sleep this long before acting; 0 in this version, which lends nothing
-	Shadowed  bool          // a denial that the policy does not enforce; false in this version
+	Wait      time.Duration // sleep this long before acting; 0 unless the take was given a [MaxWait]
+	Shadowed  bool          // a denial that the policy does not enforce: nothing was spent
 	Duplicate bool          // the request id was seen before, and this is its first decision
 
 	inline string // JSON of inline limits, for Refund

@@ -83,7 +83,8 @@ func (o *oracle) tryAtomic(ops []logOp, start map[bucketName]*bucket, wrong []ap
 	// Does it pass? Charge copies, into debt where it must be: "each sees the
 	// charges before it".
 	trial, spent := clones(start), map[bucketName]int64{}
-	var wait uint64
+	var wait uint64 // the longest of those that are denied
+	passes := true
 	var cause api.Code // of the first failure: "every operation gets it that has none of its own"
 	for i := range ops {
 		op, code := &ops[i], wrong[i]
@@ -92,12 +93,13 @@ func (o *oracle) tryAtomic(ops []logOp, start map[bucketName]*bucket, wrong []ap
 			b := trial[name]
 			b.adopt(op.set)
 			// "More than the burst in all is a cost that exceeds the burst."
-			if spent[name] += op.cost; spent[name] > b.set.smallest {
+			if spent[name]+op.cost > b.set.smallest && !b.set.off {
 				code = api.CostExceedsBurst
-			} else {
-				w, _ := b.longest(op.cost)
-				wait = max(wait, w)
-				b.charge(op.cost)
+			} else if w, ok, charged := member(b, op); charged {
+				spent[name] += op.cost
+				if !ok {
+					wait, passes = max(wait, w), false
+				}
 			}
 		}
 		if code != "" {
@@ -134,21 +136,51 @@ func (o *oracle) tryAtomic(ops []logOp, start map[bucketName]*bucket, wrong []ap
 		name := bucketName{op.set.policy, op.key}
 		b := trial[name]
 		b.adopt(op.set)
-		if wait > 0 {
+		if !passes {
 			outcomes[i] = outcome{verdict: denied, answer: denyGroup(b, op.cost, spent[name], wait)}
 		}
-		b.charge(op.cost)
-		spent[name] += op.cost
-		if wait == 0 {
-			a := b.describe(b.scarcest(), 0)
-			a.Allowed = true
-			outcomes[i] = outcome{verdict: allowed, answer: a}
+		w, ok, charged := member(b, op)
+		if charged {
+			spent[name] += op.cost
+		}
+		if !passes {
+			continue
+		}
+		a := b.describe(b.scarcest(), 0)
+		if !ok { // one in shadow
+			_, binding := b.longest(op.cost)
+			a = b.describe(binding, op.cost)
+			a.Shadowed, w = true, 0
+		}
+		a.Allowed, a.WaitMS = true, millis(w)
+		outcomes[i] = outcome{verdict: allowed, answer: a}
+	}
+	if !passes {
+		trial = nil // "charges nothing"
+	} else {
+		for name := range trial {
+			if spent[name] == 0 { // nothing but takes in shadow, or off
+				delete(trial, name)
+			}
 		}
 	}
-	if wait > 0 {
-		trial = nil // "charges nothing"
-	}
 	return way{outcomes: outcomes, buckets: trial}
+}
+
+// member charges one take of a group, "into debt where it must be", unless it is
+// of a policy that is off, or in shadow and denied.
+func member(b *bucket, op *logOp) (wait uint64, ok, charged bool) {
+	if b.set.off {
+		return 0, true, false
+	}
+	if wait, ok = b.borrow(op.cost, op.maxWait); ok {
+		return wait, true, true
+	}
+	if b.set.shadow {
+		return wait, false, false
+	}
+	b.charge(op.cost)
+	return wait, false, true
 }
 
 // denyGroup describes a bucket to an operation of a group that does not pass:

@@ -134,12 +134,36 @@ func (b *bucket) describe(binding int, next int64) *Answer {
 		a.Limits = append(a.Limits, api.LimitState{
 			Name: l.name, Limit: l.burst,
 			Remaining:    max(0, l.tokens(v)),
-			RetryAfterMS: millis(l.wait(v, next)),
+			RetryAfterMS: retryAfter(l, v, next),
 			ResetAfterMS: millis(l.untilFull(v)),
 		})
 	}
 	a.bind(binding)
 	return a
+}
+
+func retryAfter(l *limit, v *big.Int, next int64) int64 {
+	if next == 0 {
+		return 0
+	}
+	return millis(l.wait(v, next))
+}
+
+// borrow charges a take of cost that may wait for at most most milliseconds. "The
+// take may borrow from the future up to that wait"; what all limits lend is
+// bounded by the largest burst there is.
+func (b *bucket) borrow(cost, most int64) (wait uint64, ok bool) {
+	wait, _ = b.longest(cost)
+	if wait > uint64(most)*1e6 {
+		return wait, false
+	}
+	for i, v := range b.levels {
+		if l := &b.set.limits[i]; l.tokens(v)-cost < l.burst-maxNumber {
+			return wait, false
+		}
+	}
+	b.charge(cost)
+	return wait, true
 }
 
 // bind copies the values of the limit that binds to where an answer has them.

@@ -17,6 +17,7 @@ const (
 	entryTakes  = 1
 	entryOwn    = 2
 	entryTick   = 3
+	entryClock  = 4
 	entryInit   = 64
 	entryPut    = 65
 	entryDelete = 66
@@ -66,6 +67,7 @@ type logOp struct {
 	kind      string
 	set       *numbers
 	cost      int64
+	maxWait   int64 // milliseconds that a take may wait
 	key       string
 	requestID string
 }
@@ -162,6 +164,8 @@ func decode(data []byte, sets map[string]*numbers) (*logEntry, error) {
 	case entryOwn:
 		e.own, err = decodeOwn(&c)
 	case entryTick:
+	case entryClock:
+		c.fixed(8) // nothing of a token bucket depends on the time of day
 	case entryInit, entryPut, entryDelete, entryRemove,
 		entryPutOverride, entryDeleteOverride, entryExpire, entryEnforcement:
 		e.body, c.b = c.b, nil
@@ -257,7 +261,7 @@ func decodeGroup(c *cutter, table []*numbers) (g logGroup, err error) {
 func decodeOp(c *cutter, sets []*numbers) (op logOp, err error) {
 	head := c.fixed(1)
 	kind := head & 0x0f
-	if head&^0x40 > 0x1f || kind >= uint64(len(kinds)) || head&0x40 != 0 && kinds[kind] != peek {
+	if head&0x80 != 0 || kind >= uint64(len(kinds)) || head&0x40 != 0 && kinds[kind] != peek || head&0x20 != 0 && kinds[kind] != take {
 		return op, fmt.Errorf("its first byte is %#x", head)
 	}
 	op.kind = kinds[kind]
@@ -268,6 +272,11 @@ func decodeOp(c *cutter, sets []*numbers) (op logOp, err error) {
 	op.set = sets[at]
 	if op.kind == take || op.kind == refund || head&0x40 != 0 {
 		op.cost = c.positive()
+	}
+	if head&0x20 != 0 {
+		if op.maxWait = c.positive(); op.maxWait == 0 {
+			return op, errCut
+		}
 	}
 	op.key = c.text()
 	if head&0x10 != 0 {
@@ -298,12 +307,20 @@ func decodeSet(raw []byte) (*numbers, error) {
 	c := cutter{b: raw}
 	s := &numbers{policy: c.text(), revision: c.uvarint()}
 	n := c.uvarint()
-	if n > 64 {
-		return nil, fmt.Errorf("it has %d limits", n)
+	flags := n >> 7
+	if n &= 0x7f; n > 64 || flags > 7 || flags&3 == 3 {
+		return nil, fmt.Errorf("it has %d limits and the flags %#x", n, flags)
 	}
+	s.shadow, s.off = flags&1 != 0, flags&2 != 0
 	for range n {
 		l := limit{name: c.text(), algorithm: byte(c.fixed(1)), rate: c.positive(), per: c.positive(), burst: c.positive()}
 		s.limits = append(s.limits, l)
+	}
+	if flags&4 != 0 {
+		for range min(c.uvarint(), 128) { // the shifts of a time zone
+			c.uvarint()
+			c.uvarint()
+		}
 	}
 	switch {
 	case c.bad:

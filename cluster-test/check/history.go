@@ -55,6 +55,8 @@ type Answer struct {
 	RetryAfterMS int64            `json:"retry_after_ms"`
 	ResetAfterMS int64            `json:"reset_after_ms"`
 	Limits       []api.LimitState `json:"limits,omitempty"`
+	WaitMS       int64            `json:"wait_ms,omitempty"`
+	Shadowed     bool             `json:"shadowed,omitempty"`
 	Refunded     int64            `json:"refunded,omitempty"` // of a refund
 	Duplicate    bool             `json:"duplicate,omitempty"`
 	Revision     uint64           `json:"policy_revision"`

@@ -20,6 +20,8 @@ type numbers struct {
 	limits   []limit
 	smallest int64    // of the bursts: the largest cost that can pass
 	refusal  api.Code // why it can't decide; empty if it can
+	shadow   bool     // a denial lets pass
+	off      bool     // a take passes, and is not charged
 }
 
 type limit struct {
@@ -88,7 +90,7 @@ func (s *numbers) String() string {
 
 // resolve returns the numbers of a document.
 func resolve(p *api.Policy) *numbers {
-	s := &numbers{policy: p.Name, revision: p.Revision}
+	s := &numbers{policy: p.Name, revision: p.Revision} // whose enforcement is also the cluster's matter
 	for _, l := range p.Limits {
 		s.limits = append(s.limits, limit{name: l.Name, rate: l.Rate, per: int64(l.Per), burst: l.Burst})
 	}

@@ -200,18 +200,28 @@ func (o *oracle) settle(ways []way) {
 func decide(op *logOp, b *bucket) (out outcome, changed bool) {
 	switch op.kind {
 	case take:
+		if b.set.off { // "a take passes, and nothing is charged"
+			a := b.describe(b.scarcest(), 0)
+			a.Allowed = true
+			return outcome{verdict: allowed, answer: a}, false
+		}
 		// "cost-exceeds-burst: could never pass"
 		if op.cost > b.set.smallest {
 			return fail(api.CostExceedsBurst), false
 		}
 		// "A take is charged to all of them or to none. A denial spends nothing
 		// and changes nothing."
-		if wait, binding := b.longest(op.cost); wait > 0 {
-			return outcome{verdict: denied, answer: b.describe(binding, op.cost)}, false
+		wait, ok := b.borrow(op.cost, op.maxWait)
+		if !ok {
+			_, binding := b.longest(op.cost)
+			out := outcome{verdict: denied, answer: b.describe(binding, op.cost)}
+			if b.set.shadow { // "a denial becomes allowed, shadowed"
+				out.verdict, out.answer.Allowed, out.answer.Shadowed = allowed, true, true
+			}
+			return out, false
 		}
-		b.charge(op.cost)
 		a := b.describe(b.scarcest(), 0)
-		a.Allowed = true
+		a.Allowed, a.WaitMS = true, millis(wait)
 		return outcome{verdict: allowed, answer: a}, true
 	case peek: // "the bucket's state"; when a take of 1 would pass
 		return outcome{verdict: told, answer: b.describe(b.scarcest(), 1)}, false

@@ -251,6 +251,8 @@ func (a *Answer) differs(want *Answer, time uint64, list bool) string {
 		{"retry_after_ms", a.RetryAfterMS, want.RetryAfterMS},
 		{"reset_after_ms", a.ResetAfterMS, want.ResetAfterMS},
 		{"refunded", a.Refunded, want.Refunded},
+		{"wait_ms", a.WaitMS, want.WaitMS},
+		{"shadowed", a.Shadowed, want.Shadowed},
 		{"time_ns", a.Commit.TimeNS, time},
 	} {
 		if f.got != f.want {

@@ -103,6 +103,7 @@ func conclude(op *check.Op, err error, answer func() *check.Answer) {
 func decisionAnswer(d *client.Decision) *check.Answer {
 	a := stateAnswer(&d.State)
 	a.Allowed, a.Duplicate = d.Allowed, d.Duplicate
+	a.WaitMS, a.Shadowed = ceilMS(d.Wait), d.Shadowed
 	return a
 }
 

@@ -115,6 +115,8 @@ type wireAnswer struct {
 	api.State
 	Refunded  int64 `json:"refunded"`
 	Duplicate bool  `json:"duplicate"`
+	WaitMS    int64 `json:"wait_ms"`
+	Shadowed  bool  `json:"shadowed"`
 }
 
 func (w *wireAnswer) check() *check.Answer {
@@ -122,6 +124,7 @@ func (w *wireAnswer) check() *check.Answer {
 	return &check.Answer{
 		Allowed: w.Allowed, Limit: w.Limit, Remaining: w.Remaining,
 		RetryAfterMS: w.RetryAfterMS, ResetAfterMS: w.ResetAfterMS, Limits: w.Limits,
+		WaitMS: w.WaitMS, Shadowed: w.Shadowed,
 		Refunded: w.Refunded, Duplicate: w.Duplicate, Revision: w.PolicyRevision, Commit: &commit,
 	}
 }

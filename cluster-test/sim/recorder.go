@@ -96,6 +96,7 @@ func fromState(s *client.State) *check.Answer {
 func fromDecision(d *client.Decision) *check.Answer {
 	a := fromState(&d.State)
 	a.Allowed, a.Duplicate = d.Allowed, d.Duplicate
+	a.WaitMS, a.Shadowed = int64((d.Wait+time.Millisecond-1)/time.Millisecond), d.Shadowed
 	return a
 }
 

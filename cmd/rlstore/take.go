@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -16,6 +17,7 @@ type takeOptions struct {
 	policy, key string
 	cost        int64
 	requestID   requestID
+	maxWait     time.Duration
 }
 
 // requestID is the value of --request-id. Given, it is an id: an empty one would
@@ -65,10 +67,14 @@ func parseCost(s string) (int64, error) {
 
 // options are those of the client's call.
 func (o *takeOptions) options() []client.TakeOption {
-	if o.requestID == "" {
-		return nil
+	var opts []client.TakeOption
+	if o.requestID != "" {
+		opts = append(opts, client.RequestID(string(o.requestID)))
 	}
-	return []client.TakeOption{client.RequestID(string(o.requestID))}
+	if o.maxWait > 0 {
+		opts = append(opts, client.MaxWait(o.maxWait))
+	}
+	return opts
 }
 
 func newTake(a *app) *cobra.Command {
@@ -81,10 +87,14 @@ func newTake(a *app) *cobra.Command {
 			if err := o.parse(args); err != nil {
 				return err
 			}
+			if o.maxWait < 0 || o.maxWait > api.MaxWait*time.Millisecond {
+				return usagef("--max-wait: it needs to be 0 to 24h, not %v", o.maxWait)
+			}
 			return runTake(cmd, a, &o)
 		},
 	}
 	cmd.Flags().Var(&o.requestID, "request-id", "`id` that makes the take exactly-once: the same id again returns the first answer")
+	cmd.Flags().DurationVar(&o.maxWait, "max-wait", 0, "borrow from the future up to this `wait`; the answer tells how long to sleep before acting")
 	return cmd
 }
 
@@ -109,6 +119,12 @@ func runTake(cmd *cobra.Command, a *app, o *takeOptions) error {
 		}
 		if d.Duplicate {
 			verdict += " before, under this request id"
+		}
+		if d.Shadowed {
+			verdict += " in shadow: it would have been denied"
+		}
+		if d.Wait > 0 {
+			verdict += fmt.Sprintf(" after a wait of %v", time.Duration(answer.WaitMS)*time.Millisecond)
 		}
 		writeState(w, verdict, answer.State)
 	})
