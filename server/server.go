@@ -18,6 +18,7 @@ import (
 	"github.com/rlstore/rlstore/httpapi"
 	"github.com/rlstore/rlstore/limiter"
 	"github.com/rlstore/rlstore/raftnode"
+	"github.com/rlstore/rlstore/server/catalog"
 )
 
 const (
@@ -121,20 +122,21 @@ func New(cfg Config, opts ...Option) (_ *Server, err error) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), s.node.Metrics())
+	known := catalog.Of(s.node, time.Now)
 	l := limiter.New(limiter.Config{
-		Catalog: catalog{s.node}, Log: shardLogs{s.node}, Replicas: shardLogs{s.node},
+		Catalog: known, Log: shardLogs{s.node}, Replicas: shardLogs{s.node},
 		AllowInline: cfg.AllowInlineLimits, Logger: s.log, Metrics: limiter.NewMetrics(registry),
 	})
 	front.limiter = l
 	close(front.open)
 	handler := httpapi.New(httpapi.Config{
-		Limiter: l, Policies: policies{s.node}, Overrides: policies{s.node}, Switch: policies{s.node}, Members: s.node, Cluster: s.node.Cluster,
+		Limiter: l, Policies: known, Overrides: known, Switch: known, Members: s.node, Cluster: s.node.Cluster,
 		Ready: s.checks, StalePeek: l.StalePeek,
 		Metrics:     promhttp.HandlerFor(registry, promhttp.HandlerOpts{}),
 		Registerer:  registry,
 		Version:     Version(),
 		AllowInline: cfg.AllowInlineLimits, Logger: s.log,
-		SlotMapVersion: func() uint64 { return s.node.Catalog().SlotMapVersion() },
+		SlotMapVersion: known.SlotMapVersion,
 	})
 	s.http = httpapi.Server(handler, cfg.HTTPAddr, s.log)
 	return s, nil

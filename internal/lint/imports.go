@@ -24,10 +24,13 @@ var house = []place{
 	{dir: "bench", floor: 7},
 	{dir: "examples", floor: 7},
 	{dir: "cmd", floor: 6, only: []string{"server", "bench/load", "client", "policy", "api"}},
+	// Applications' tests run the client against the true API and machines.
+	{dir: "client/rltest", floor: 6, only: []string{"server", "httpapi", "limiter", "fsm", "client", "policy", "api"}},
 	{dir: "server", floor: 5},
 	{dir: "bench/load", floor: 5, only: []string{"client", "api"}},
 	{dir: "httpapi", floor: 4, only: []string{"limiter", "policy", "api"}},
 	{dir: "raftnode", floor: 4, only: []string{"fsm", "policy", "snapshot", "api"}},
+	{dir: "client/rlgrpc", floor: 4, only: []string{"client", "api"}}, // not std: grpc is for its importers only
 	{dir: "limiter", floor: 3},
 	{dir: "fsm", floor: 3},
 	{dir: "client", floor: 3, only: []string{"api", "lease"}, std: true},
