@@ -259,7 +259,10 @@ func (c *caller) twice(op *check.Op, path string, body []byte) {
 	c.w.rec.add(*op)
 }
 
-func (c *caller) anyNode() string { return c.w.addresses[c.rng.IntN(len(c.w.addresses))] }
+func (c *caller) anyNode() string {
+	known := c.w.known()
+	return known[c.rng.IntN(len(known))]
+}
 
 // notApplied says whether an error leaves no doubt.
 func notApplied(err error) bool {

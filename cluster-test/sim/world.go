@@ -25,9 +25,11 @@ type world struct {
 	log   *memory
 	rec   *recorder
 
-	nodes     []*node
-	addresses []string // of the API of the nodes that callers know of
-	policies  []string
+	nodes    []*node // the main goroutine's alone
+	policies []string
+
+	addressMu sync.Mutex
+	addresses []string // of the API of the nodes that callers know of; only grows
 
 	// Drawn for the whole simulation.
 	shards        int
@@ -94,8 +96,17 @@ func (w *world) addNode(expect int, join []string) *node {
 		disk: newDisk(w.source(ofDisks + uint64(i))), clock: newClock(time.Duration(w.rng.Int64N(int64(1000 * time.Hour)))),
 	}
 	w.nodes = append(w.nodes, n)
+	w.addressMu.Lock()
 	w.addresses = append(w.addresses, n.http())
+	w.addressMu.Unlock()
 	return n
+}
+
+// known are the addresses of the nodes so far.
+func (w *world) known() []string {
+	w.addressMu.Lock()
+	defer w.addressMu.Unlock()
+	return w.addresses
 }
 
 // members are the nodes that were not removed.
@@ -192,7 +203,7 @@ func (w *world) caller(i int) *caller {
 	t := w.transport(host)
 	c := &caller{w: w, id: i + 1, host: host, rng: w.source(ofCallers + uint64(i)), http: &http.Client{Transport: t}}
 	var urls []string
-	for _, a := range w.addresses {
+	for _, a := range w.known() {
 		urls = append(urls, "http://"+a)
 	}
 	var err error
