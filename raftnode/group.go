@@ -112,7 +112,7 @@ func (n *Node) openGroup(id uint32, first *raft.Configuration, complete bool) (_
 		g.buckets = fsm.NewBuckets(id)
 		g.machine = bucketMachine(id, g.buckets)
 	}
-	g.machine.fatal, g.machine.onApply = n.fail, n.cfg.OnApply
+	g.machine.fatal, g.machine.onApply, g.machine.metrics = n.fail, n.cfg.OnApply, g.metrics
 	// In a goroutine of its own, which a write that fails ends.
 	started, returned := make(chan struct{}), false
 	go func() {

@@ -3,6 +3,7 @@ package raftnode
 import (
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -29,6 +30,7 @@ type machine struct {
 	// on with another one.
 	fatal   func(error)
 	onApply func(group uint32, l *raft.Log)
+	metrics *groupMetrics
 }
 
 func bucketMachine(group uint32, m *fsm.Buckets) *machine {
@@ -58,7 +60,9 @@ func catalogMachine(m *fsm.Catalog, applied func()) *machine {
 
 // Apply implements raft.FSM.
 func (m *machine) Apply(l *raft.Log) any {
+	start := time.Now()
 	res, err := m.apply(l.Index, l.Data)
+	m.metrics.applied(time.Since(start))
 	if err != nil {
 		m.fatal(fmt.Errorf("group %d can't apply entry %d: %w; this node stops, because skipping an entry would make it differ from the others", m.group, l.Index, err))
 		return err

@@ -17,6 +17,7 @@ type Metrics struct {
 
 	commit      *prometheus.HistogramVec
 	fsync       *prometheus.HistogramVec
+	apply       *prometheus.HistogramVec
 	entryBytes  *prometheus.HistogramVec
 	entryOps    *prometheus.HistogramVec
 	leaderships *prometheus.CounterVec
@@ -64,6 +65,7 @@ func newMetrics() *Metrics {
 	return &Metrics{
 		commit:      histogram("commit_seconds", "From sealing an entry to its result, on the leader.", latency),
 		fsync:       histogram("log_write_seconds", "One write of the shard's log to disk, with the wait for the one before and fsync.", latency),
+		apply:       histogram("apply_seconds", "Applying one entry to the state machine.", latency),
 		entryBytes:  histogram("entry_bytes", "Size of sealed entries.", prometheus.ExponentialBuckets(64, 4, 9)),
 		entryOps:    histogram("entry_operations", "Operations in sealed entries.", prometheus.ExponentialBuckets(1, 4, 8)),
 		leaderships: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rlstore_leadership_changes_total", Help: "Leaderships that this node won or lost."}, shard),
@@ -91,7 +93,7 @@ func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 }
 
 func (m *Metrics) vectors() []prometheus.Collector {
-	return []prometheus.Collector{m.commit, m.fsync, m.entryBytes, m.entryOps, m.leaderships, m.failures, m.logCommit, m.logEntries, m.logBytes}
+	return []prometheus.Collector{m.commit, m.fsync, m.apply, m.entryBytes, m.entryOps, m.leaderships, m.failures, m.logCommit, m.logEntries, m.logBytes}
 }
 
 // Collect implements prometheus.Collector.
@@ -151,14 +153,14 @@ func oneIf(b bool) float64 {
 // groupMetrics is the part of Metrics that one group writes, with the labels
 // looked up once.
 type groupMetrics struct {
-	commit, fsync, entryBytes, entryOps prometheus.Observer
-	leaderships, failures               prometheus.Counter
+	commit, fsync, apply, entryBytes, entryOps prometheus.Observer
+	leaderships, failures                      prometheus.Counter
 }
 
 func (m *Metrics) group(id uint32) *groupMetrics {
 	shard := strconv.Itoa(int(id))
 	return &groupMetrics{
-		commit: m.commit.WithLabelValues(shard), fsync: m.fsync.WithLabelValues(shard),
+		commit: m.commit.WithLabelValues(shard), fsync: m.fsync.WithLabelValues(shard), apply: m.apply.WithLabelValues(shard),
 		entryBytes: m.entryBytes.WithLabelValues(shard), entryOps: m.entryOps.WithLabelValues(shard),
 		leaderships: m.leaderships.WithLabelValues(shard), failures: m.failures.WithLabelValues(shard),
 	}
@@ -185,5 +187,7 @@ func (m *groupMetrics) committed(d time.Duration, err error) {
 }
 
 func (m *groupMetrics) stored(_, _ int, d time.Duration) { m.fsync.Observe(d.Seconds()) }
+
+func (m *groupMetrics) applied(d time.Duration) { m.apply.Observe(d.Seconds()) }
 
 func (m *groupMetrics) leadership(bool) { m.leaderships.Inc() }
