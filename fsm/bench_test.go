@@ -140,27 +140,40 @@ func BenchmarkEntryWriter(b *testing.B) {
 }
 
 func BenchmarkSnapshot(b *testing.B) {
-	const keys = 1_000_000
-	l := newLoad(b, keys, 1000, 200)
+	for _, keys := range []int{1_000_000, 10_000_000} {
+		b.Run(fmt.Sprintf("keys=%d", keys), func(b *testing.B) { benchmarkSnapshot(b, keys) })
+	}
+}
+
+func benchmarkSnapshot(b *testing.B, keys int) {
+	const ops = 5000 // about what one entry holds at most
+	l := newLoad(b, keys, ops, 40)
 	b.Run("capture", func(b *testing.B) {
 		for range b.N {
 			l.m.Capture().Release()
 		}
 	})
 	// The first entries after a capture copy the pages they change.
-	b.Run("apply-after-capture", func(b *testing.B) {
-		var spent, worst time.Duration
-		for i := range b.N {
-			c := l.m.Capture()
-			start := time.Now()
-			l.apply(l.entries[i%len(l.entries)])
-			took := time.Since(start)
-			spent, worst = spent+took, max(worst, took)
-			c.Release()
-		}
-		b.ReportMetric(float64(spent.Microseconds())/float64(b.N), "µs/entry")
-		b.ReportMetric(float64(worst.Microseconds()), "µs/worst")
-	})
+	for _, capture := range []bool{false, true} {
+		b.Run(fmt.Sprintf("apply/captured=%v", capture), func(b *testing.B) {
+			var spent, worst time.Duration
+			for i := range b.N {
+				var c *Capture
+				if capture {
+					c = l.m.Capture()
+				}
+				start := time.Now()
+				l.apply(l.entries[i%len(l.entries)])
+				took := time.Since(start)
+				spent, worst = spent+took, max(worst, took)
+				if c != nil {
+					c.Release()
+				}
+			}
+			b.ReportMetric(float64(spent.Microseconds())/float64(b.N), "µs/entry")
+			b.ReportMetric(float64(worst.Microseconds()), "µs/worst")
+		})
+	}
 	b.Run("write", func(b *testing.B) {
 		for range b.N {
 			c := l.m.Capture()
@@ -169,7 +182,7 @@ func BenchmarkSnapshot(b *testing.B) {
 			}
 			c.Release()
 		}
-		b.ReportMetric(float64(b.N)*keys/b.Elapsed().Seconds(), "buckets/s")
+		b.ReportMetric(float64(b.N)*float64(keys)/b.Elapsed().Seconds(), "buckets/s")
 	})
 	b.Run("restore", func(b *testing.B) {
 		file := takeSnapshot(b, l.m)
@@ -179,6 +192,6 @@ func BenchmarkSnapshot(b *testing.B) {
 				b.Fatal(err)
 			}
 		}
-		b.ReportMetric(float64(b.N)*keys/b.Elapsed().Seconds(), "buckets/s")
+		b.ReportMetric(float64(b.N)*float64(keys)/b.Elapsed().Seconds(), "buckets/s")
 	})
 }

@@ -77,7 +77,7 @@ type Capture struct {
 }
 
 // Capture notes the state as it is, for [Capture.WriteTo]. Call it on the
-// goroutine that applies. It copies one pointer for each 4 KiB of buckets and
+// goroutine that applies. It copies one pointer for each KiB of buckets and
 // for each session and live hold, and no bucket.
 func (m *Buckets) Capture() *Capture {
 	m.mu.Lock()

@@ -34,11 +34,14 @@ const (
 	levelSize  = 12
 	recordDead = 0x80
 
-	pageShift = 12
+	// A page is what the first change after a capture copies. An entry of
+	// thousands of takes touches as many pages, so they are small; smaller ones
+	// would make the capture itself, which copies their list, the longer pause.
+	pageShift = 10
 	pageSize  = 1<<pageShift - 16
 )
 
-// page is 4 KiB, the head included.
+// page is 1 KiB, the head included.
 type page struct {
 	epoch uint64 // of cow, when it was made
 	used  uint64 // bytes of buf
@@ -268,7 +271,9 @@ func (t *table) writable(s *stripe, loc uint32) []byte {
 func (t *table) own(s *stripe, i int) *page {
 	p := s.pages[i]
 	if t.cow.open > 0 && p.epoch < t.cow.shared {
-		p = &page{epoch: t.cow.epoch, used: p.used, buf: p.buf}
+		own := *p
+		own.epoch = t.cow.epoch
+		p = &own
 		s.pages[i] = p
 	}
 	return p

@@ -73,6 +73,7 @@ func New(cfg Config, opts ...Option) (_ *Server, err error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
+	keepHeadroom()
 	var with seams
 	for _, o := range opts {
 		o(&with)
