@@ -8,6 +8,7 @@ FAULTS_LENGTH ?= 2m
 FAULTS_RUNS   ?= 1
 SIM_SEEDS   ?= 1-200
 BENCH       ?= .
+SCALE       ?=
 
 # The packages whose promises hang on goroutines. They run under the race
 # detector, and only there; the others would only get slower by it.
@@ -61,6 +62,10 @@ bench: ## benchmarks; BENCH=regexp picks some
 .PHONY: compare
 compare: ## rlstore beside Redis, etcd and the bare parts, in one table; COMPARE="-rounds 3", or -growth
 	bench/compare/compare.sh $(COMPARE)
+
+.PHONY: scale
+scale: build ## memory, snapshots and restart with ten million buckets; idle shards: SCALE=flags
+	$(GO) run ./bench/scale $(SCALE)
 
 .PHONY: fuzz
 fuzz: ## every fuzz test for FUZZTIME, 10s unless set; 1000000x is a number of executions

@@ -15,7 +15,7 @@ import (
 // full node's heap and no garbage, so a share of them doubles its memory for
 // nothing; while on a node with few buckets it is so little that the collector
 // runs many times a second under load. A fixed amount does right by both.
-const heapHeadroom = 256 << 20
+const heapHeadroom = 128 << 20
 
 const (
 	// minGrowth and maxGrowth bound the share that the headroom comes to, in

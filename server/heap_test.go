@@ -9,9 +9,9 @@ func TestTheHeadroomIsAFixedAmountWithinBounds(t *testing.T) {
 	}{
 		{0, maxGrowth},
 		{1 << 20, maxGrowth},
-		{128 << 20, 200},
-		{256 << 20, 100},
-		{1 << 30, 25},
+		{32 << 20, 400},
+		{128 << 20, 100},
+		{512 << 20, 25},
 		{1 << 40, minGrowth},
 	} {
 		if got := growth(tt.live); got != tt.want {
