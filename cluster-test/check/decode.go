@@ -70,6 +70,7 @@ type logOp struct {
 	maxWait   int64 // milliseconds that a take may wait
 	key       string
 	requestID string
+	hold      bool // it is about a reservation or a permit
 }
 
 // ownRanges is the body of an entry of ownership.
@@ -261,6 +262,9 @@ func decodeGroup(c *cutter, table []*numbers) (g logGroup, err error) {
 func decodeOp(c *cutter, sets []*numbers) (op logOp, err error) {
 	head := c.fixed(1)
 	kind := head & 0x0f
+	if kind >= firstHoldKind && kind < firstHoldKind+uint64(len(holdKinds)) {
+		return decodeHold(c, head, sets)
+	}
 	if head&0x80 != 0 || kind >= uint64(len(kinds)) || head&0x40 != 0 && kinds[kind] != peek || head&0x20 != 0 && kinds[kind] != take {
 		return op, fmt.Errorf("its first byte is %#x", head)
 	}
@@ -285,6 +289,50 @@ func decodeOp(c *cutter, sets []*numbers) (op logOp, err error) {
 		}
 	}
 	if c.bad {
+		return op, errCut
+	}
+	return op, nil
+}
+
+// holdKinds are the kinds of operations on reservations and permits, which no
+// history has and the oracle leaves alone: whoever makes them checks that they
+// add up, under policies of their own.
+var holdKinds = [...]string{"reserve", "commit", "cancel", "acquire", "renew", "release"}
+
+const firstHoldKind = 4
+
+// nobody is the set of an operation that names none.
+var nobody = &numbers{}
+
+func decodeHold(c *cutter, head uint64, sets []*numbers) (op logOp, err error) {
+	op = logOp{kind: holdKinds[head&0x0f-firstHoldKind], set: nobody, hold: true}
+	makes := op.kind == "reserve" || op.kind == "acquire"
+	if head&^0x1f != 0 || head&0x10 != 0 && !makes {
+		return op, fmt.Errorf("its first byte is %#x", head)
+	}
+	if makes {
+		at := c.uvarint()
+		if at >= uint64(len(sets)) {
+			return op, fmt.Errorf("it names policy %d of %d", at, len(sets))
+		}
+		op.set = sets[at]
+	}
+	if makes || op.kind == "commit" {
+		op.cost = c.positive()
+	}
+	if makes {
+		op.key = c.text()
+	}
+	if head&0x10 != 0 {
+		if op.requestID = c.text(); op.requestID == "" {
+			return op, errCut
+		}
+	}
+	c.bytes(16) // the id
+	if makes || op.kind == "renew" {
+		c.positive() // how long it lives
+	}
+	if op.kind == "reserve" && c.fixed(1) > 1 || c.bad {
 		return op, errCut
 	}
 	return op, nil

@@ -66,6 +66,8 @@
 //     behind brings an older revision; then either answer passes.
 //  3. The bound on the bytes of unacknowledged answers of sessions, 256 MiB of a
 //     shard, beyond which the store refuses groups.
-//  4. Stored state that no later operation looks at, such as a request id that
+//  4. Reservations and permits. Their callers check that they add up, under
+//     policies that nothing else in the history is about.
+//  5. Stored state that no later operation looks at, such as a request id that
 //     is forgotten and never repeated.
 package check

@@ -92,7 +92,11 @@ func (s *numbers) String() string {
 func resolve(p *api.Policy) *numbers {
 	s := &numbers{policy: p.Name, revision: p.Revision} // whose enforcement is also the cluster's matter
 	for _, l := range p.Limits {
-		s.limits = append(s.limits, limit{name: l.Name, rate: l.Rate, per: int64(l.Per), burst: l.Burst})
+		n := limit{name: l.Name, rate: l.Rate, per: int64(l.Per), burst: l.Burst}
+		if l.Algorithm == "concurrency" {
+			n.algorithm, n.burst = 3, l.Max
+		}
+		s.limits = append(s.limits, n)
 	}
 	s.complete()
 	return s

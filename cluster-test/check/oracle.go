@@ -117,6 +117,9 @@ type way struct {
 // bucket was.
 func (o *oracle) apply(op *logOp) []way {
 	one := func(out outcome) []way { return []way{{outcomes: []outcome{out}}} }
+	if op.hold {
+		return one(fail(""))
+	}
 	if code := o.refuse(op); code != "" {
 		return one(fail(code))
 	}

@@ -60,6 +60,7 @@ const (
 	ofPlan = iota
 	ofNetwork
 	ofEditor
+	ofHolder
 	ofDisks   = 100
 	ofCallers = 1000
 )
@@ -148,6 +149,9 @@ func (w *world) run() (violations []string) {
 		closers = append(closers, c.close)
 		wg.Go(func() { c.run(ctx) })
 	}
+	keeper := w.holder()
+	closers = append(closers, keeper.close)
+	wg.Go(func() { keeper.run(ctx) })
 	nemesis.run(w.faults)
 	nemesis.healAll()
 	if err := w.becomesReady(nemesis); err != nil {
@@ -156,7 +160,7 @@ func (w *world) run() (violations []string) {
 	cancel()
 	wg.Wait()
 	if violations == nil {
-		violations = w.lastLook()
+		violations = append(w.lastLook(), keeper.settled()...)
 	}
 	for _, c := range closers {
 		c()
@@ -232,6 +236,7 @@ func (w *world) firstPolicies(e *editor) {
 		{Name: "wide", Limits: []api.Limit{{Name: "only", Rate: 200, Per: api.Duration(time.Second), Burst: 50}}},
 		{Name: "double", Limits: []api.Limit{drawLimit(w.rng, "a"), drawLimit(w.rng, "b")}},
 	}
+	first = append(first, holderPolicies...)
 	for _, p := range first {
 		for e.known[p.Name].Revision == 0 {
 			e.put(p)
