@@ -77,7 +77,7 @@ func launch() error {
 	for i := range nodes {
 		s, err := server.New(server.Config{
 			NodeID: fmt.Sprintf("n%d", i+1), DataDir: filepath.Join(dir, fmt.Sprint(i)),
-			HTTPAddr: "127.0.0.1:0", RaftAddr: join[i], BootstrapExpect: nodes, Join: join, Shards: shards(),
+			HTTPAddr: "127.0.0.1:0", RaftAddr: join[i], BootstrapExpect: nodes, Join: join, Shards: shards(), LogStore: logStore(),
 			Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
 		})
 		if err != nil {

@@ -3,7 +3,6 @@ package bench
 import (
 	"fmt"
 	"io"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -42,7 +41,15 @@ func startEngine(b *testing.B) *raft.Raft {
 	}
 	var rafts [nodes]*raft.Raft
 	for i := range nodes {
-		store, err := raftnode.OpenLogStore(filepath.Join(b.TempDir(), "log.db"), raftnode.LogStoreOptions{
+		disk, err := raftnode.OpenFiles(b.TempDir(), raftnode.FilesOptions{LogStore: logStore()})
+		if err != nil {
+			b.Fatal(err)
+		}
+		log, err := disk.OpenLog(0)
+		if err != nil {
+			b.Fatal(err)
+		}
+		store, err := raftnode.NewLogStore("of the engine", log, raftnode.LogStoreOptions{
 			OnFatal: func(err error) { b.Error(err) },
 		})
 		if err != nil {
@@ -70,6 +77,7 @@ func startEngine(b *testing.B) *raft.Raft {
 			}
 			trans[i].Close()
 			store.Close()
+			disk.Close()
 		})
 	}
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {

@@ -286,6 +286,9 @@ func (g *boltLog) DeleteRange(first, last uint64) error {
 	return nil
 }
 
+// readSizes is the sizes of its entries, as the log was opened.
+func (g *boltLog) readSizes() sizeRing { return g.sizes }
+
 func (g *boltLog) voteKey(key []byte) []byte { return fmt.Appendf(nil, "%03d/%s", g.id, key) }
 
 // Set implements raft.StableStore.

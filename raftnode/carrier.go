@@ -131,6 +131,9 @@ func (r *reassembly) add(key uint64, c *raft.Log) (done bool, err error) {
 		if at := int64(binary.BigEndian.Uint64(x[13:])); at != 0 {
 			r.entry.AppendedAt = time.Unix(0, at)
 		}
+		if len(c.Data) == 0 {
+			r.entry.Data = nil
+		}
 		r.total = int(binary.BigEndian.Uint32(x[21:]))
 		if len(x) > firstHeader {
 			r.entry.Extensions = x[firstHeader:]

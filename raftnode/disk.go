@@ -48,6 +48,7 @@ type LogBackend interface {
 //	node.json                  identity
 //	logs.db                    logs and votes of all groups
 //	groups/000/snapshots/      of the catalog
+//	groups/000/wal/            entries of the catalog, with LogStoreWAL
 //	groups/001/ …              of each shard
 type files struct {
 	path    string
@@ -60,6 +61,8 @@ type files struct {
 
 // FilesOptions are what may be different about the files of a node.
 type FilesOptions struct {
+	// LogStore is LogStoreBolt or LogStoreWAL; "" is LogStoreBolt.
+	LogStore string
 	// OnCommit hears of each transaction of entries that went to the disk, from
 	// the goroutine that waits for it. Nil is nobody.
 	OnCommit func(entries, bytes int, d time.Duration)
@@ -124,6 +127,12 @@ func (d *files) WriteIdentity(b []byte) error {
 	return err
 }
 
+// The ways to keep the entries of the logs. Votes are always in bbolt.
+const (
+	LogStoreBolt = "bolt" // all groups in one bbolt file
+	LogStoreWAL  = "wal"  // each group in segments of raft-wal
+)
+
 // open opens the file of the logs, or makes it, if that has not been done yet.
 func (d *files) open() (*boltFile, error) {
 	d.mu.Lock()
@@ -157,7 +166,18 @@ func (d *files) OpenLog(group uint32) (LogBackend, error) {
 	if err != nil {
 		return nil, err
 	}
-	return f.group(group)
+	g, err := f.group(group)
+	if err != nil || d.options.LogStore != LogStoreWAL {
+		return g, err
+	}
+	dir := filepath.Join(d.group(group), "wal")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("create the folder of the log: %w", err)
+	}
+	if err := errors.Join(syncFolder(d.group(group)), syncFolder(filepath.Dir(d.group(group))), syncFolder(d.path)); err != nil {
+		return nil, fmt.Errorf("create the folder of the log: %w", err)
+	}
+	return openWAL(dir, g)
 }
 
 // OpenSnapshots implements Disk.

@@ -144,7 +144,7 @@ func TestLogsInOneFileAreLikeLogsOfTheirOwn(t *testing.T) {
 }
 
 // contents reads a whole log by index.
-func contents(t *testing.T, g *boltLog) map[uint64]raft.Log {
+func contents(t *testing.T, g LogBackend) map[uint64]raft.Log {
 	t.Helper()
 	all := map[uint64]raft.Log{}
 	for b, i := bounds(t, g), uint64(0); b[0] > 0 && b[0]+i <= b[1]; i++ {
@@ -159,7 +159,7 @@ func contents(t *testing.T, g *boltLog) map[uint64]raft.Log {
 
 // writeAtRandom appends to a log and cuts both of its ends, and does the same to
 // want.
-func writeAtRandom(g *boltLog, want map[uint64]raft.Log, rng *rand.Rand) error {
+func writeAtRandom(g LogBackend, want map[uint64]raft.Log, rng *rand.Rand) error {
 	for range 60 {
 		first, _ := g.FirstIndex()
 		last, _ := g.LastIndex()

@@ -14,11 +14,13 @@ const dataFormat = 2
 
 // identity is node.json: who this node is, and which cluster it belongs to.
 type identity struct {
-	Format    int      `json:"format"`
-	NodeID    string   `json:"node_id"`
-	ClusterID string   `json:"cluster_id,omitempty"` // hex; empty before the node belongs to a cluster
-	Shards    int      `json:"shards,omitempty"`
-	Members   []Member `json:"members,omitempty"` // address book, for the next start
+	Format    int    `json:"format"`
+	NodeID    string `json:"node_id"`
+	ClusterID string `json:"cluster_id,omitempty"` // hex; empty before the node belongs to a cluster
+	Shards    int    `json:"shards,omitempty"`
+	// LogStore is what the logs were begun with; empty is LogStoreBolt.
+	LogStore string   `json:"log_store,omitempty"`
+	Members  []Member `json:"members,omitempty"` // address book, for the next start
 	// Bootstrap is the plan that this node has accepted; see bootstrap.go.
 	Bootstrap *plan `json:"bootstrap,omitempty"`
 	// Complete says that every group has its first configuration on disk: from

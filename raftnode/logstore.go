@@ -98,8 +98,8 @@ func OpenLogStore(path string, o LogStoreOptions) (*LogStore, error) {
 // it.
 func NewLogStore(name string, b LogBackend, o LogStoreOptions) (*LogStore, error) {
 	var sizes sizeRing
-	if bolt, ok := b.(*boltLog); ok {
-		sizes = bolt.sizes
+	if read, ok := b.(interface{ readSizes() sizeRing }); ok {
+		sizes = read.readSizes()
 	} else if err := readSizesOf(b, &sizes); err != nil {
 		b.Close()
 		return nil, openError(name, err)

@@ -1,6 +1,7 @@
 package raftnode
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -38,6 +39,9 @@ type Config struct {
 	Listener net.Listener
 	// Dial connects to the Listener of another node; nil is TCP.
 	Dial func(ctx context.Context, addr string) (net.Conn, error)
+	// LogStore is LogStoreBolt or LogStoreWAL; "" is LogStoreBolt. A data folder
+	// keeps the one that it was begun with.
+	LogStore string
 	// OpenDisk opens what the node keeps; nil is [OpenFiles] of DataDir.
 	OpenDisk func() (Disk, error)
 	// OnApply hears of every command that this node has applied, in the order of
@@ -80,6 +84,7 @@ func (c *Config) setDefaults() {
 	if c.OnApply == nil {
 		c.OnApply = func(uint32, *raft.Log) {}
 	}
+	c.LogStore = cmp.Or(c.LogStore, LogStoreBolt)
 	if c.ElectionTimeout == 0 {
 		c.ElectionTimeout = time.Second
 	}
@@ -131,7 +136,7 @@ func Open(cfg Config) (_ *Node, err error) {
 	metrics := newMetrics()
 	if cfg.OpenDisk == nil {
 		cfg.OpenDisk = func() (Disk, error) {
-			return OpenFiles(cfg.DataDir, FilesOptions{OnCommit: metrics.logCommitted})
+			return OpenFiles(cfg.DataDir, FilesOptions{LogStore: cfg.LogStore, OnCommit: metrics.logCommitted})
 		}
 	}
 	disk, err := cfg.OpenDisk()
@@ -150,6 +155,8 @@ func Open(cfg Config) (_ *Node, err error) {
 	switch {
 	case id.NodeID != "" && cfg.NodeID != "" && id.NodeID != cfg.NodeID:
 		return nil, fmt.Errorf("the data folder %s belongs to node %s, and this node is %s; give it the folder or the --node-id that is its own", cfg.DataDir, id.NodeID, cfg.NodeID)
+	case id.NodeID != "" && cmp.Or(id.LogStore, LogStoreBolt) != cfg.LogStore:
+		return nil, fmt.Errorf("the data folder %s was begun with --log-store %s, and this node is told %s; the entries can't be carried over: go on with the former, or start with an empty folder under a new --node-id", cfg.DataDir, cmp.Or(id.LogStore, LogStoreBolt), cfg.LogStore)
 	case id.NodeID != "":
 		cfg.NodeID = id.NodeID
 	case cfg.NodeID == "":
@@ -162,7 +169,7 @@ func Open(cfg Config) (_ *Node, err error) {
 		return nil, errors.New("this node belongs to no cluster yet: give --bootstrap-expect 1 to start a cluster of one, --bootstrap-expect N with --join to start one of N nodes, or --join alone to join a running one")
 	}
 	if id.NodeID == "" {
-		id.NodeID = cfg.NodeID
+		id.NodeID, id.LogStore = cfg.NodeID, cfg.LogStore
 		if err := saveIdentity(disk, id); err != nil {
 			return nil, err
 		}

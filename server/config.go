@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/rlstore/rlstore/api"
+	"github.com/rlstore/rlstore/raftnode"
 )
 
 // Config is what one node is told. The zero value is a node that listens on
@@ -59,6 +60,12 @@ type Config struct {
 	// policy. It is off unless set, because it lets every caller choose.
 	AllowInlineLimits bool
 
+	// LogStore is how the entries of the logs are kept: bolt, all shards in one
+	// file with one commit for what waits, or wal, each shard in files of its own
+	// with one fsync an append. A data folder keeps what it was begun with. Empty:
+	// bolt.
+	LogStore string
+
 	// LogLevel is debug, info, warn or error. Empty: info.
 	LogLevel string
 	// LogFormat is text or json. Empty: text.
@@ -83,6 +90,7 @@ func (c Config) WithDefaults() Config {
 	c.HTTPAddr = cmp.Or(c.HTTPAddr, "127.0.0.1:8101")
 	c.RaftAddr = cmp.Or(c.RaftAddr, "127.0.0.1:9101")
 	c.Shards = cmp.Or(c.Shards, 6)
+	c.LogStore = cmp.Or(c.LogStore, raftnode.LogStoreBolt)
 	c.LogLevel = cmp.Or(c.LogLevel, "info")
 	c.LogFormat = cmp.Or(c.LogFormat, "text")
 	return c.derive()
@@ -160,6 +168,11 @@ func (c Config) Validate() error {
 	}
 	if c.Shards < 1 || c.Shards > MaxShards {
 		bad("shards", "%d is out of range; it needs to be 1 to %d", c.Shards, MaxShards)
+	}
+	switch c.LogStore {
+	case raftnode.LogStoreBolt, raftnode.LogStoreWAL:
+	default:
+		bad("log-store", "%q is not bolt or wal", c.LogStore)
 	}
 	switch c.LogLevel {
 	case "debug", "info", "warn", "error":

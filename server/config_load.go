@@ -35,6 +35,7 @@ var Settings = []Setting{
 	{Name: "join", About: "raft `addresses` of any nodes, comma-separated; its own may be among them", field: func(c *Config) any { return &c.Join }},
 	{Name: "shards", About: "`number` of bucket shards of a new cluster", field: func(c *Config) any { return &c.Shards }},
 	{Name: "allow-inline-limits", Bool: true, About: "let a take bring its own limits instead of a policy", field: func(c *Config) any { return &c.AllowInlineLimits }},
+	{Name: "log-store", About: "`store` of the entries of the logs: bolt or wal", field: func(c *Config) any { return &c.LogStore }},
 	{Name: "log-level", About: "`level`: debug, info, warn or error", field: func(c *Config) any { return &c.LogLevel }},
 	{Name: "log-format", About: "`format`: text or json", field: func(c *Config) any { return &c.LogFormat }},
 }

@@ -151,6 +151,7 @@ func TestAFaultySettingIsRefusedUnderTheNameItWasGivenBy(t *testing.T) {
 		{"shards in words", map[string]string{"shards": "six"}, `--shards: "six" is not a whole number`},
 		{"not a bool", map[string]string{"allow-inline-limits": "maybe"}, `--allow-inline-limits: "maybe" is not true or false`},
 		{"log level", map[string]string{"log-level": "loud"}, `--log-level: "loud" is not debug, info, warn or error`},
+		{"log store", map[string]string{"log-store": "tape"}, `--log-store: "tape" is not bolt or wal`},
 		{"log format", map[string]string{"log-format": "xml"}, `--log-format: "xml" is not text or json`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

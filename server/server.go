@@ -106,7 +106,7 @@ func New(cfg Config, opts ...Option) (_ *Server, err error) {
 	nc := raftnode.Config{
 		NodeID: cfg.NodeID, DataDir: cfg.DataDir,
 		RaftAdvertise: s.cfg.RaftAdvertise, HTTPAdvertise: s.cfg.HTTPAdvertise,
-		BootstrapExpect: cfg.BootstrapExpect, Join: cfg.Join, Shards: cfg.Shards,
+		BootstrapExpect: cfg.BootstrapExpect, Join: cfg.Join, Shards: cfg.Shards, LogStore: cfg.LogStore,
 		Version: Version().Version, Listener: raftListener, Logger: s.log,
 		OnForward: front.forwarded,
 		OnFatal:   s.Abort,
