@@ -30,8 +30,8 @@ func TestWindowsAreThoseOfTheCalendar(t *testing.T) {
 			l := limit{rate: 1, per: uint64(per), burst: 1, algorithm: api.FixedWindow, zone: newZone(rules)}
 			for range 30 {
 				at := zoneRulesFrom.UnixNano() + r.Int64N(15*365*day)
-				if len(rules) > 1 && r.IntN(2) == 0 {
-					at = rules[1+r.IntN(len(rules)-1)].At()*second - r.Int64N(3*3600*second)
+				if len(rules) > 1 && r.IntN(2) == 0 { // not one of the last: the walk would outlast the rules
+					at = rules[1+r.IntN(len(rules)*3/4)].At()*second - r.Int64N(3*3600*second)
 				}
 				m := &fixedModel{l: info, loc: loc}
 				first, end := m.window(at)
