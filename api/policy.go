@@ -19,6 +19,10 @@ type Policy struct {
 	TimeZone      string  `json:"time_zone,omitempty"`      // of fixed windows: "Europe/Berlin"; "" is UTC
 	Revision      uint64  `json:"revision,omitempty"`       // set by the server
 
+	// Headers names what the answers to JSON takes tell beside the draft's fields:
+	// "x-ratelimit" is the triple X-RateLimit-Limit, -Remaining and -Reset.
+	Headers []string `json:"headers,omitempty"`
+
 	// ZoneRules is what the zone is by, for some twenty years from when the
 	// policy was written; set by the server, so that every node goes by the same.
 	ZoneRules []ZoneShift `json:"time_zone_rules,omitempty"`

@@ -131,6 +131,21 @@ func (a *answer) setRateLimit(h http.Header) {
 	h["RateLimit-Policy"], h["RateLimit"] = v[:1:1], v[1:]
 }
 
+// setXRateLimit sets the fields that many clients know from before the draft: of
+// the limit that binds what it is, what is left, and the seconds until it is full,
+// or on a denial until the take passes.
+func (a *answer) setXRateLimit(h http.Header) {
+	l, info := &a.res.Limits[a.res.Binding], &a.set.Limits[a.res.Binding]
+	wait := l.ResetAfter
+	if a.res.Status == api.StatusDenied && l.RetryAfter > 0 {
+		wait = l.RetryAfter
+	}
+	// Not by Set, which would write "X-Ratelimit".
+	h["X-RateLimit-Limit"] = []string{strconv.FormatInt(info.Burst, 10)}
+	h["X-RateLimit-Remaining"] = []string{strconv.FormatInt(l.Remaining, 10)}
+	h["X-RateLimit-Reset"] = []string{strconv.FormatInt(ceil(wait, 1e6), 10)}
+}
+
 // maxField is the largest integer of a structured field (RFC 9651, 3.3.1).
 const maxField = 999_999_999_999_999
 

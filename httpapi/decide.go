@@ -32,6 +32,9 @@ func (e *edge) take(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if e.XRateLimit != nil && e.XRateLimit(a.set.Policy) {
+		a.setXRateLimit(w.Header())
+	}
 	return a.respondTake(w, r, denied)
 }
 

@@ -94,6 +94,9 @@ func (e *edge) makeHold(w http.ResponseWriter, r *http.Request, kind api.Kind, r
 		return err
 	}
 	a.kind = kind
+	if e.XRateLimit != nil && e.XRateLimit(a.set.Policy) {
+		a.setXRateLimit(w.Header())
+	}
 	return a.respondTake(w, r, denied)
 }
 

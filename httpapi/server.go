@@ -113,6 +113,10 @@ type Config struct {
 	// StalePeek answers a batch of one peek from this node's own replica, and
 	// tells how old the answer may be. Nil refuses stale peeks.
 	StalePeek func(ctx context.Context, b *api.Batch) (reply []byte, age time.Duration, err error)
+	// XRateLimit tells whether a policy asks for the X-RateLimit triple in answers
+	// to takes. It is asked for each, so it is to cost no more than a look-up. Nil is
+	// no policy.
+	XRateLimit func(policy string) bool
 	// SlotMapVersion is the version that binary answers tell; nil tells none.
 	SlotMapVersion func() uint64
 

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -83,6 +84,10 @@ func newWorld(t testing.TB, change ...func(*Config)) *world {
 		Ready:   func() []Check { w.mu.Lock(); defer w.mu.Unlock(); return w.checks },
 		Version: api.Version{Version: "v0.0.1", GoVersion: "go1"},
 		Logger:  logger, Registerer: w.registry, AllowInline: true,
+		XRateLimit: func(name string) bool {
+			p, ok := w.catalog.View().Policies[name]
+			return ok && slices.Contains(p.Doc.Headers, policy.XRateLimit)
+		},
 		Metrics: http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { io.WriteString(rw, "# metrics\n") }),
 	}
 	for _, f := range change {

@@ -21,6 +21,7 @@
 //	enforcement     enforce         enforce, shadow, off
 //	time_zone       UTC             a name of the IANA database, such as Europe/Berlin;
 //	                                only with a fixed_window limit
+//	headers         none            x-ratelimit
 //	revision        ignored         any
 //	time_zone_rules ignored         any
 //

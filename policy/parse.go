@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -24,16 +25,21 @@ const (
 )
 
 var (
-	policyFields = []string{"name", "limits", "mode", "on_unavailable", "enforcement", "time_zone", "revision", "time_zone_rules"}
+	policyFields = []string{"name", "limits", "mode", "on_unavailable", "enforcement", "time_zone", "headers", "revision", "time_zone_rules"}
 	limitFields  = []string{"name", "algorithm", "rate", "per", "burst", "max"}
 
 	modes        = choice{[]string{"strict"}, []string{"leased", "soft"}}
 	unavailables = choice{[]string{"closed"}, []string{"open", "local"}}
 
+	headers = choice{[]string{XRateLimit}, nil}
+
 	// In the order of their numbers in package api.
 	enforcements = choice{[]string{"enforce", "shadow", "off"}, nil}
 	algorithms   = choice{[]string{tokenBucket, fixedWindow, slidingWindow, concurrency}, nil}
 )
+
+// XRateLimit is the value of a policy's headers for the X-RateLimit triple.
+const XRateLimit = "x-ratelimit"
 
 const (
 	tokenBucket   = "token_bucket"
@@ -157,6 +163,9 @@ func (c *checker) policy(n *yaml.Node, name string) api.Policy {
 	if v := f["time_zone"]; v != nil {
 		p.TimeZone = c.timeZone(v, "time_zone", p.Limits)
 	}
+	if v := f["headers"]; v != nil {
+		p.Headers = c.headers(v, "headers")
+	}
 	if v := f["revision"]; v != nil {
 		_, err := strconv.ParseUint(v.Value, 10, 64)
 		if v.Kind != yaml.ScalarNode || v.Style&quotedStyle != 0 || err != nil {
@@ -164,6 +173,25 @@ func (c *checker) policy(n *yaml.Node, name string) api.Policy {
 		}
 	}
 	return p
+}
+
+// headers reads the list of what answers tell beside the draft's fields. Without
+// elements it is nil.
+func (c *checker) headers(n *yaml.Node, path string) []string {
+	if n.Kind != yaml.SequenceNode {
+		c.add(n, path, "it needs a list, such as [%s], not %s", XRateLimit, kindOf(n))
+		return nil
+	}
+	var list []string
+	for i, v := range n.Content {
+		at := fmt.Sprintf("%s[%d]", path, i)
+		s := c.pick(v, at, headers)
+		if slices.Contains(list, s) {
+			c.add(v, at, "%s is in the list already; remove it", quote(s))
+		}
+		list = append(list, s)
+	}
+	return list
 }
 
 // policyName settles the name between the document and the address.

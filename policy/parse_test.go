@@ -155,7 +155,7 @@ colour: blue
 12 limits[4].rate: it needs to be 1 to 2147483647, not 0
 13 limits[4].per: it needs to be 1ms to 8784h, not 9000h
 14 limits[4].burst: it needs to be 1 to 2147483647, not 99999999999999999999
-15 colour: unknown field "colour"; the fields here are name, limits, mode, on_unavailable, enforcement, time_zone, revision, time_zone_rules
+15 colour: unknown field "colour"; the fields here are name, limits, mode, on_unavailable, enforcement, time_zone, headers, revision, time_zone_rules
 `},
 		{"a field may stand once",
 			"name: a\nlimits:\n- rate: 1\n  per: 1s\n  rate: 2\nname: a\n", "", `
@@ -278,10 +278,10 @@ limits:
 1 : the document is empty; it needs at least name and limits
 `},
 		{"null", "null", "", `
-1 : a policy is a mapping of fields (name, limits, mode, on_unavailable, enforcement, time_zone, revision, time_zone_rules), not nothing
+1 : a policy is a mapping of fields (name, limits, mode, on_unavailable, enforcement, time_zone, headers, revision, time_zone_rules), not nothing
 `},
 		{"a list", "- name: a\n", "", `
-1 : a policy is a mapping of fields (name, limits, mode, on_unavailable, enforcement, time_zone, revision, time_zone_rules), not a list
+1 : a policy is a mapping of fields (name, limits, mode, on_unavailable, enforcement, time_zone, headers, revision, time_zone_rules), not a list
 `},
 		{"broken YAML, found by the scanner", "name: a\n\tlimits: 1\n", "", `
 2 : this is neither YAML nor JSON: found a tab character that violates indentation

@@ -26,6 +26,11 @@ func Supported(p *api.Policy) error {
 	if err := api.CheckZone(p.ZoneRules); err != nil {
 		return fmt.Errorf("policy %q: %w", p.Name, err)
 	}
+	for _, h := range p.Headers {
+		if !slices.Contains(headers.values, h) {
+			return fmt.Errorf("policy %q: headers %q is not supported, only %s", p.Name, h, strings.Join(headers.values, ", "))
+		}
+	}
 	for i, l := range p.Limits {
 		if !slices.Contains(algorithms.values, l.Algorithm) {
 			return fmt.Errorf("policy %q: limits[%d]: algorithm %q is not supported, only %s", p.Name, i, l.Algorithm, strings.Join(algorithms.values, ", "))

@@ -137,7 +137,7 @@ func New(cfg Config, opts ...Option) (_ *Server, err error) {
 		Registerer:  registry,
 		Version:     Version(),
 		AllowInline: cfg.AllowInlineLimits, Logger: s.log,
-		SlotMapVersion: known.SlotMapVersion,
+		SlotMapVersion: known.SlotMapVersion, XRateLimit: known.XRateLimit,
 	})
 	s.http = httpapi.Server(handler, cfg.HTTPAddr, s.log)
 	return s, nil

@@ -80,7 +80,7 @@ func Open(policies string, opts ...Option) (*Store, error) {
 	s := &Store{node: n, handler: httpapi.New(httpapi.Config{
 		Limiter: l, Policies: known, Overrides: known, Switch: known, Members: alone{}, Cluster: n.cluster,
 		Ready:     func() []httpapi.Check { return nil },
-		StalePeek: l.StalePeek, SlotMapVersion: known.SlotMapVersion, AllowInline: true,
+		StalePeek: l.StalePeek, SlotMapVersion: known.SlotMapVersion, XRateLimit: known.XRateLimit, AllowInline: true,
 	})}
 	if policies == "" {
 		return s, nil

@@ -5,6 +5,7 @@ package catalog
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/rlstore/rlstore/api"
@@ -47,6 +48,12 @@ func (c *Catalog) Current() bool                          { return c.node.Catalo
 func (c *Catalog) Policy(name string) (*policy.Set, bool) { return c.node.Catalog().Policy(name) }
 func (c *Catalog) Route(slot uint16) uint32               { return c.node.Catalog().Route(slot) }
 func (c *Catalog) SlotMapVersion() uint64                 { return c.node.Catalog().SlotMapVersion() }
+
+// XRateLimit tells whether a policy asks for the X-RateLimit triple.
+func (c *Catalog) XRateLimit(name string) bool {
+	p, ok := c.node.Catalog().Policies[name]
+	return ok && slices.Contains(p.Doc.Headers, policy.XRateLimit)
+}
 
 // Get implements [httpapi.Policies].
 func (c *Catalog) Get(name string) (api.Policy, error) {
