@@ -32,7 +32,7 @@ func Example() {
 		r.Header.Set("X-Forwarded-For", "192.0.2.7")
 		w := httptest.NewRecorder()
 		handler.ServeHTTP(w, r)
-		fmt.Printf("%d %s retry after %qs\n", w.Code, w.Header()["RateLimit"], w.Header().Get("Retry-After"))
+		fmt.Printf("%d %s retry after %qs\n", w.Code, field(w.Header(), "RateLimit"), w.Header().Get("Retry-After"))
 	}
 	// Output:
 	// 200 ["api";r=0;t=60] retry after ""s

@@ -38,6 +38,9 @@ func get(h http.Handler, header ...string) *http.Response {
 	return w.Result()
 }
 
+// field is a field by its name as it is written, which is not the canonical one.
+func field(h http.Header, name string) []string { return h[name] }
+
 func status(t *testing.T, r *http.Response, want int) {
 	t.Helper()
 	if r.StatusCode != want {
@@ -50,7 +53,7 @@ func TestADeniedRequestIsAnsweredAndNotServed(t *testing.T) {
 	h := rlhttp.New(s.Client(), "api")(hello)
 	r := get(h)
 	status(t, r, 200)
-	if r.Header["RateLimit-Policy"][0] != `"api";q=2` || r.Header["RateLimit"][0] != `"api";r=1;t=1` {
+	if field(r.Header, "RateLimit-Policy")[0] != `"api";q=2` || field(r.Header, "RateLimit")[0] != `"api";r=1;t=1` {
 		t.Errorf("%v", r.Header)
 	}
 	status(t, get(h), 200)
@@ -79,7 +82,7 @@ func TestSeveralLimitsAreAllTold(t *testing.T) {
 	h := rlhttp.New(rltest.New(t, policies).Client(), "two")(hello)
 	for _, want := range []string{`"second";r=0;t=1, "day";r=99;t=864`, `"second";r=0;t=1, "day";r=99;t=864`} {
 		r := get(h)
-		if got := r.Header["RateLimit"][0]; got != want {
+		if got := field(r.Header, "RateLimit")[0]; got != want {
 			t.Errorf("RateLimit: %s, want %s", got, want)
 		}
 		for _, name := range []string{"RateLimit", "RateLimit-Policy"} {
@@ -197,7 +200,7 @@ func TestADenialMayBeAnsweredOtherwise(t *testing.T) {
 	status(t, get(h), 200)
 	r := get(h)
 	status(t, r, 420)
-	if r.Header.Get("Retry-After") != "1" || r.Header["RateLimit"] == nil {
+	if r.Header.Get("Retry-After") != "1" || field(r.Header, "RateLimit") == nil {
 		t.Errorf("%v", r.Header)
 	}
 }

@@ -191,7 +191,8 @@ func TestAnyHTTPClientMayUseIt(t *testing.T) {
 	if err != nil || !strings.HasPrefix(string(body), `{"allowed":true,`) {
 		t.Errorf("%s, %v", body, err)
 	}
-	if got := resp.Header["RateLimit"]; len(got) != 1 || got[0] != `"burst";r=9;t=1` {
+	field := "RateLimit" // as it is written, which is not the canonical form
+	if got := resp.Header[field]; len(got) != 1 || got[0] != `"burst";r=9;t=1` {
 		t.Errorf("RateLimit: %q", got)
 	}
 }
