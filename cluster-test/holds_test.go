@@ -63,13 +63,12 @@ func TestReservationsAreConservedWhileTheLeaderIsKilled(t *testing.T) {
 			}
 			progress()
 			var s client.Settlement
-			cost := h.Cost
+			var cost int64
 			switch r.IntN(4) {
 			case 0:
 				outstanding.Add(h.Cost)
 				continue
 			case 1:
-				cost = 0
 				s, err = h.Cancel(ctx)
 			default:
 				cost = r.Int64N(100)

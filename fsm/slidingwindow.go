@@ -40,18 +40,16 @@ func (l *limit) checkSliding(v level) ResetReason {
 
 // slide brings a level from the window of one stamp to that of another.
 func (l *limit) slide(v *level, from, now uint64) {
-	previous, current, next := windows(*v)
+	_, current, next := windows(*v)
 	switch now/l.per - from/l.per {
 	case 0:
-		return
 	case 1:
-		previous, current, next = current, next, 0
+		*v = level{tokens: int64(next), frac: current << 32}
 	case 2:
-		previous, current, next = next, 0, 0
+		*v = level{frac: next << 32}
 	default:
-		previous, current, next = 0, 0, 0
+		*v = level{}
 	}
-	*v = level{tokens: int64(current), frac: previous<<32 | next}
 }
 
 // slidingUsed is the tokens that count as used at now, rounded up.
