@@ -39,10 +39,16 @@ func (s *Store) exchange(r *http.Request, refuse bool) (*http.Response, error) {
 		}
 		s.ServeHTTP(w, in)
 	}
+	header := http.Header{} // as net/http reads them off the wire
+	for name, values := range w.header {
+		for _, v := range values {
+			header.Add(name, v)
+		}
+	}
 	return &http.Response{
 		Status: strconv.Itoa(w.status) + " " + http.StatusText(w.status), StatusCode: w.status,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: w.header, Body: io.NopCloser(&w.body), ContentLength: int64(w.body.Len()), Request: r,
+		Header: header, Body: io.NopCloser(&w.body), ContentLength: int64(w.body.Len()), Request: r,
 	}, nil
 }
 

@@ -191,8 +191,7 @@ func TestAnyHTTPClientMayUseIt(t *testing.T) {
 	if err != nil || !strings.HasPrefix(string(body), `{"allowed":true,`) {
 		t.Errorf("%s, %v", body, err)
 	}
-	field := "RateLimit" // as it is written, which is not the canonical form
-	if got := resp.Header[field]; len(got) != 1 || got[0] != `"burst";r=9;t=1` {
+	if got := resp.Header.Values("RateLimit"); len(got) != 1 || got[0] != `"burst";r=9;t=1` {
 		t.Errorf("RateLimit: %q", got)
 	}
 }
