@@ -210,7 +210,7 @@ func TestBadInputAboutHoldsIsRefused(t *testing.T) {
 		{"commit of too much", "/v1/reservations/" + id + "/commit", `{"cost":2147483648}`, api.InvalidRequest, "2147483648"},
 		{"commit of a fraction", "/v1/reservations/" + id + "/commit", `{"cost":0.5}`, api.InvalidRequest, "cost"},
 		{"commit with a request id", "/v1/reservations/" + id + "/commit", `{"cost":1,"request_id":"r"}`, api.InvalidRequest, "request_id"},
-		{"cancel with a cost", "/v1/reservations/" + id + "/cancel", `{"cost":1}`, api.InvalidRequest, "cost: there is no such field"},
+		{"cancel with a cost", "/v1/reservations/" + id + "/cancel", `{"cost":1}`, api.InvalidRequest, "cost: there is no such field here; there are none"},
 		{"a malformed id", "/v1/reservations/rsv_1/commit", `{"cost":1}`, api.InvalidRequest, "rsv_1"},
 		{"a permit's id", "/v1/reservations/pmt_" + id[4:] + "/commit", `{"cost":1}`, api.InvalidRequest, "pmt_"},
 		{"an id of no slot", "/v1/reservations/rsv_ffff" + id[8:] + "/commit", `{"cost":1}`, api.InvalidRequest, "rsv_ffff"},

@@ -146,7 +146,11 @@ func (w *walker) object(t reflect.Type, path string) error {
 		if t != nil {
 			n, ok := fieldOf(t, key)
 			if !ok {
-				return fmt.Errorf("%s: there is no such field here; there are %s", name(join(path, key)), strings.Join(fieldNames(t), ", "))
+				there := "there are none"
+				if names := fieldNames(t); len(names) > 0 {
+					there = "there are " + strings.Join(names, ", ")
+				}
+				return fmt.Errorf("%s: there is no such field here; %s", name(join(path, key)), there)
 			}
 			if seen&(1<<n) != 0 {
 				return fmt.Errorf("%s: the field is given twice", name(join(path, key)))

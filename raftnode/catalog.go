@@ -2,6 +2,7 @@ package raftnode
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -128,6 +129,9 @@ func (n *Node) applyCatalog(ctx context.Context, c *fsm.CatalogCommand) (catalog
 	}
 	entry, err := fsm.EncodeCatalog(g.time.Now(), *c)
 	if err != nil {
+		if p := (*api.Problem)(nil); errors.As(err, &p) {
+			return catalogAnswer{}, p
+		}
 		return catalogAnswer{}, api.NewProblem(api.InvalidRequest, "%v", err)
 	}
 	f := g.raft.Apply(entry, enqueueTimeout)

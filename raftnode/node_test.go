@@ -304,6 +304,18 @@ func TestCatalogWriteIsSeenEverywhere(t *testing.T) {
 	}
 }
 
+// What is wrong with a catalog write is told as it is, without a second code
+// before it.
+func TestARefusedCatalogWriteSaysWhatIsWrong(t *testing.T) {
+	c := startCluster(t, 1)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	_, err := c.nodes[0].ChangeCatalog(ctx, fsm.CatalogCommand{SetEnforcement: &fsm.SetEnforcement{Enforcement: "on"}}, false)
+	if p := api.AsProblem(err); err == nil || p.Code != api.InvalidRequest || !strings.HasPrefix(p.Detail, "enforcement: ") {
+		t.Fatalf("%v", err)
+	}
+}
+
 // A drained node leads nothing, and its state survives the restart of all.
 func TestDrainHandsOverAndNothingIsForgotten(t *testing.T) {
 	c := startCluster(t, 3)
