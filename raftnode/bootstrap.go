@@ -245,7 +245,7 @@ func (n *Node) drive(ctx context.Context, p *plan) error {
 			var err error
 			switch {
 			case m.ID != n.cfg.NodeID:
-				err = n.call(ctx, m.Raft, method, p, nil)
+				err = n.call(ctx, m.at(), method, p, nil)
 			case method == methodPrepare:
 				err = n.prepare(p)
 			}
@@ -368,6 +368,11 @@ func (n *Node) askToJoin(ctx context.Context, addr string) (*joinAnswer, error) 
 		return nil, &fatalError{fmt.Errorf("node %s was removed from the cluster at %s; start it with an empty folder under a new --node-id to come back", n.cfg.NodeID, addr)}
 	case slices.ContainsFunc(a.Members, func(m Member) bool { return m.ID == n.cfg.NodeID }):
 		return nil, &fatalError{fmt.Errorf("node %s is a member of the cluster at %s, but its data folder %s is empty: it has forgotten its votes and must not return under this id; start it with a new --node-id", n.cfg.NodeID, addr, n.cfg.DataDir)}
+	}
+	for _, m := range a.Members {
+		if m.Raft == n.cfg.RaftAdvertise && m.ID != n.cfg.NodeID {
+			return nil, fmt.Errorf("join the cluster of %s: %s is the raft address of its member %s; remove that one first, or give this node another --raft-advertise", addr, m.Raft, m.ID)
+		}
 	}
 	return &a, nil
 }

@@ -161,7 +161,7 @@ func (n *Node) spreadCatalog(ctx context.Context, index uint64) {
 				_ = n.waiters.wait(ctx, index)
 				return
 			}
-			if err := n.call(ctx, m.Raft, methodApplied, index, nil); err != nil {
+			if err := n.call(ctx, m.at(), methodApplied, index, nil); err != nil {
 				n.log.Warn("a peer has not confirmed a change of the catalog; it will follow when it can", "peer", m.ID, "error", err)
 			}
 		})

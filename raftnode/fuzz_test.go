@@ -43,6 +43,7 @@ func FuzzFrame(f *testing.F) {
 // goes where the input ends.
 func FuzzHello(f *testing.F) {
 	f.Add(hello{protocol: protocolRaft, group: 7, from: Identity{ClusterID: [16]byte{1}, NodeID: "n1"}}.append(nil))
+	f.Add(hello{protocol: protocolCalls, from: Identity{NodeID: "n1"}, to: "n2"}.append(nil))
 	f.Add(hello{protocol: protocolCalls, from: Identity{NodeID: strings.Repeat("x", maxNodeID)}}.append(nil))
 	f.Add([]byte("GET / HTTP/1.1\r\n\r\n"))
 	f.Add([]byte{protocolRaft, helloVersion + 1})

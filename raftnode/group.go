@@ -156,12 +156,12 @@ func (g *group) startRaft(n *Node, first *raft.Configuration, snaps raft.Snapsho
 			return fmt.Errorf("read the log of group %d: %w", g.id, err)
 		}
 		if !begun {
-			if err := raft.BootstrapCluster(g.config(n, hlog), logs, g.store, snaps, inOrder{g.trans}, *first); err != nil {
+			if err := raft.BootstrapCluster(g.config(n, hlog), logs, g.store, snaps, inOrder{g.trans, n.peers}, *first); err != nil {
 				return fmt.Errorf("write the first configuration of group %d: %w", g.id, err)
 			}
 		}
 	}
-	g.raft, err = raft.NewRaft(g.config(n, hlog), g.machine, logs, g.store, snaps, inOrder{g.trans})
+	g.raft, err = raft.NewRaft(g.config(n, hlog), g.machine, logs, g.store, snaps, inOrder{g.trans, n.peers})
 	if err != nil {
 		return fmt.Errorf("start group %d: %w", g.id, err)
 	}
@@ -245,7 +245,7 @@ func (a addressProvider) ServerAddr(id raft.ServerID) (raft.ServerAddress, error
 	if !ok {
 		return "", fmt.Errorf("no address of node %s is known", id)
 	}
-	return raft.ServerAddress(m.Raft), nil
+	return raft.ServerAddress(m.at()), nil
 }
 
 // follow watches the group's leadership. It reads LeaderCh at once, always;

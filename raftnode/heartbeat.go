@@ -11,7 +11,19 @@ import "github.com/hashicorp/raft"
 // write ends. It then leads with entries of an older term behind those of a newer
 // one, and may vote twice. In order, a heartbeat waits for the write that is under
 // way, which takes milliseconds where an election takes a second.
-type inOrder struct{ *raft.NetworkTransport }
+type inOrder struct {
+	*raft.NetworkTransport
+	peers *peers
+}
+
+// EncodePeer implements raft.Transport: what a node says of itself is its plain
+// address, though others dial it by addrOf.
+func (t inOrder) EncodePeer(id raft.ServerID, addr raft.ServerAddress) []byte {
+	if m, ok := t.peers.member(string(id)); ok {
+		return []byte(m.Raft)
+	}
+	return []byte(addr)
+}
 
 // SetHeartbeatHandler implements raft.Transport: it may be ignored.
 func (inOrder) SetHeartbeatHandler(func(raft.RPC)) {}

@@ -16,7 +16,7 @@ func TestHeartbeatsWaitTheirTurn(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { trans.CloseStreams(); trans.Close() })
-		return inOrder{trans}
+		return inOrder{trans, newPeers(nil)}
 	}
 	from, to := open(), open()
 	to.SetHeartbeatHandler(func(raft.RPC) { t.Error("a heartbeat got past the main goroutine") })

@@ -18,10 +18,11 @@ type Identity struct {
 // Every connection between nodes begins with a hello from the node that dials:
 //
 //	u8       protocol: 'R' a Raft stream, 'C' calls
-//	u8       version, 1
+//	u8       version, 2
 //	16 bytes cluster id, zero before bootstrap
 //	u32      Raft group, big-endian; 0 for calls
-//	uvarint  length of the node id, at most 128, and its bytes
+//	uvarint  length of the id of the node that dials, at most 128, and its bytes
+//	uvarint  the same of the node that it means; none means whoever answers
 //	u32      CRC-32C of all before, big-endian
 //
 // which the other node answers, after which the protocol begins:
@@ -35,7 +36,7 @@ const (
 	protocolRaft  = 'R'
 	protocolCalls = 'C'
 
-	helloVersion = 1
+	helloVersion = 2
 	maxNodeID    = 128
 )
 
@@ -46,7 +47,8 @@ const (
 	welcomeVersion      = 2
 	welcomeNoCluster    = 3 // not yet
 	welcomeNoGroup      = 4 // not yet
-	welcomeStatuses     = 5
+	welcomeOtherNode    = 5 // than the one that is meant
+	welcomeStatuses     = 6
 )
 
 // errGarbage: what came is no hello of any version.
@@ -61,6 +63,7 @@ type hello struct {
 	protocol byte
 	group    uint32
 	from     Identity
+	to       string // node id, "" for whoever answers
 }
 
 // helloVersionError: a hello of a version that this node does not speak.
@@ -76,8 +79,10 @@ func (h hello) append(b []byte) []byte {
 	b = append(b, h.protocol, helloVersion)
 	b = append(b, h.from.ClusterID[:]...)
 	b = binary.BigEndian.AppendUint32(b, h.group)
-	b = binary.AppendUvarint(b, uint64(len(h.from.NodeID)))
-	b = append(b, h.from.NodeID...)
+	for _, id := range []string{h.from.NodeID, h.to} {
+		b = binary.AppendUvarint(b, uint64(len(id)))
+		b = append(b, id...)
+	}
 	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b[start:], castagnoli))
 }
 
@@ -85,7 +90,7 @@ func (h hello) append(b []byte) []byte {
 // errSilent and with io.EOF only if nothing came, a helloVersionError, or wrap
 // errGarbage.
 func readHello(r io.Reader) (hello, error) {
-	b := make([]byte, 2, 2+16+4+binary.MaxVarintLen64+maxNodeID+4)
+	b := make([]byte, 2, 2+16+4+2*(2+maxNodeID)+4)
 	if n, err := io.ReadFull(r, b); err != nil {
 		if n == 0 {
 			err = fmt.Errorf("%w: %w", errSilent, err)
@@ -107,28 +112,11 @@ func readHello(r io.Reader) (hello, error) {
 	}
 	copy(h.from.ClusterID[:], fixed)
 	h.group = binary.BigEndian.Uint32(fixed[16:])
-	var n uint64
-	for shift := 0; ; shift += 7 {
-		c, err := more(1)
-		if err != nil {
+	for _, id := range []*string{&h.from.NodeID, &h.to} {
+		if *id, err = readNodeID(more); err != nil {
 			return hello{}, err
 		}
-		n |= uint64(c[0]&0x7f) << shift
-		if c[0] < 0x80 {
-			break
-		}
-		if shift == 7 {
-			return hello{}, fmt.Errorf("%w: a node id of more than %d bytes", errGarbage, maxNodeID)
-		}
 	}
-	if n > maxNodeID {
-		return hello{}, fmt.Errorf("%w: a node id of %d bytes", errGarbage, n)
-	}
-	id, err := more(int(n))
-	if err != nil {
-		return hello{}, err
-	}
-	h.from.NodeID = string(id)
 	want := crc32.Checksum(b, castagnoli)
 	sum, err := more(4)
 	if err != nil {
@@ -138,6 +126,28 @@ func readHello(r io.Reader) (hello, error) {
 		return hello{}, fmt.Errorf("%w: a wrong checksum", errGarbage)
 	}
 	return h, nil
+}
+
+func readNodeID(more func(n int) ([]byte, error)) (string, error) {
+	var n uint64
+	for shift := 0; ; shift += 7 {
+		c, err := more(1)
+		if err != nil {
+			return "", err
+		}
+		n |= uint64(c[0]&0x7f) << shift
+		if c[0] < 0x80 {
+			break
+		}
+		if shift == 7 {
+			return "", fmt.Errorf("%w: a node id of more than %d bytes", errGarbage, maxNodeID)
+		}
+	}
+	if n > maxNodeID {
+		return "", fmt.Errorf("%w: a node id of %d bytes", errGarbage, n)
+	}
+	id, err := more(int(n))
+	return string(id), err
 }
 
 // checkProtocol tells from its first two bytes what a connection is.

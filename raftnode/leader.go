@@ -79,7 +79,7 @@ func (n *Node) callLeader(ctx context.Context, g *group, leader string, method u
 	if leader == "" || !ok {
 		return api.NewProblem(api.NoLeader, "%s has no leader now", g)
 	}
-	err := n.call(ctx, m.Raft, method, req, resp)
+	err := n.call(ctx, m.at(), method, req, resp)
 	var p *api.Problem
 	switch {
 	case err == nil:

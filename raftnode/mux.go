@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -278,6 +279,9 @@ func (m *Mux) judge(h hello) (g *groupLayer, status byte, message string) {
 	if own != none && theirs != none && own != theirs {
 		return nil, welcomeOtherCluster, "belongs to another cluster"
 	}
+	if self := m.ident().NodeID; h.to != "" && h.to != self {
+		return nil, welcomeOtherNode, fmt.Sprintf("is %s, not %s", self, printable(h.to))
+	}
 	if h.protocol == protocolCalls {
 		return nil, welcomeOK, ""
 	}
@@ -309,9 +313,17 @@ func (m *Mux) refuse(conn net.Conn, status byte, message string) {
 	io.CopyN(io.Discard, conn, 4096)
 }
 
-// dial connects to a node and does the dialling side of the handshake. ctx must
-// descend from m.ctx. The connection is tracked.
+// addrOf is the address of a node for dial: it means that node and no other. Its
+// last @ is where the address begins, which has none.
+func addrOf(node, addr string) string { return node + "@" + addr }
+
+// dial connects to a node and does the dialling side of the handshake. addr is one
+// of addrOf, or an address alone for whoever answers there. ctx must descend from
+// m.ctx. The connection is tracked.
 func (m *Mux) dial(ctx context.Context, addr string, h hello) (net.Conn, error) {
+	if i := strings.LastIndexByte(addr, '@'); i >= 0 {
+		h.to, addr = addr[:i], addr[i+1:]
+	}
 	dctx, cancel := context.WithTimeout(ctx, m.patience)
 	conn, err := m.dialConn(dctx, addr)
 	cancel()
@@ -352,7 +364,7 @@ func (m *Mux) greet(ctx context.Context, conn net.Conn, addr string, h hello) er
 	case err != nil:
 		return fmt.Errorf("greet the node at %s: %w", addr, err)
 	case status != welcomeOK:
-		return &RefusedError{Addr: addr, Message: message, Retryable: status == welcomeNoCluster || status == welcomeNoGroup}
+		return &RefusedError{Addr: addr, Message: message, Retryable: status != welcomeOtherCluster && status != welcomeVersion}
 	}
 	return conn.SetDeadline(time.Time{})
 }

@@ -141,6 +141,34 @@ func TestTwoClustersNeverSpeak(t *testing.T) {
 	eventually(t, "the refusal is logged", func() bool { return strings.Contains(b.log.String(), "another cluster") })
 }
 
+// Behind a stale address, nobody answers in the place of the node that was meant.
+func TestOnlyTheNodeThatIsMeantAnswers(t *testing.T) {
+	a, b := newTestMux(t, 1, nil), newTestMux(t, 1, func(m *Mux) { m.Handle(1, echo) })
+	ga := a.Group(1)
+	b.Group(1)
+	for _, dial := range []func(addr string) error{
+		func(addr string) error {
+			_, err := ga.Dial(raft.ServerAddress(addr), time.Second)
+			return err
+		},
+		func(addr string) error {
+			_, err := a.Call(t.Context(), addr, 1, nil)
+			return err
+		},
+	} {
+		var refused *RefusedError
+		err := dial(addrOf("n2", b.addr))
+		if !errors.As(err, &refused) || !refused.Retryable || !strings.Contains(err.Error(), "is "+b.ident().NodeID+", not n2") {
+			t.Errorf("n2 was meant: %v", err)
+		}
+		for _, addr := range []string{addrOf(b.ident().NodeID, b.addr), b.addr} {
+			if err := dial(addr); err != nil {
+				t.Errorf("%s: %v", addr, err)
+			}
+		}
+	}
+}
+
 func TestNodesWithoutAClusterHaveNoRaft(t *testing.T) {
 	for _, c := range []struct {
 		from, to  byte
@@ -252,7 +280,7 @@ func TestGarbageIsClosedWithOneClearLine(t *testing.T) {
 }
 
 func TestWhoKeepsANodeWaitingIsToldOfInWords(t *testing.T) {
-	for sent, says := range map[string]string{"": "sent nothing for 50ms", "C\x01abc": "sent only part of a hello in 50ms"} {
+	for sent, says := range map[string]string{"": "sent nothing for 50ms", "C\x02abc": "sent only part of a hello in 50ms"} {
 		m := newTestMux(t, 1, func(m *Mux) { m.patience = 50 * time.Millisecond })
 		conn, err := net.Dial("tcp", m.addr)
 		if err != nil {
@@ -294,9 +322,9 @@ func TestAnotherVersionIsTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	conn.Write(append([]byte{protocolRaft, 2}, make([]byte, 1000)...))
+	conn.Write(append([]byte{protocolRaft, 1}, make([]byte, 1000)...))
 	status, message, err := readWelcome(conn)
-	if err != nil || status != welcomeVersion || message != "speaks version 1 of the node protocol, not 2" {
+	if err != nil || status != welcomeVersion || message != "speaks version 2 of the node protocol, not 1" {
 		t.Errorf("got %d, %q, %v", status, message, err)
 	}
 }

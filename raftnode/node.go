@@ -241,7 +241,7 @@ func (n *Node) knock(ctx context.Context) {
 				continue
 			}
 			cctx, cancel := context.WithTimeout(ctx, enqueueTimeout)
-			if err := n.call(cctx, m.Raft, methodAdd, n.self(), nil); err != nil {
+			if err := n.call(cctx, m.at(), methodAdd, n.self(), nil); err != nil {
 				n.log.Debug("could not ask to be added", "peer", m.ID, "error", err)
 			}
 			cancel()
@@ -526,7 +526,7 @@ func (n *Node) Forward(ctx context.Context, nodeID string, shard uint32, batch [
 	}
 	req := make([]byte, 4, 4+len(batch))
 	binary.LittleEndian.PutUint32(req, shard)
-	reply, err := n.mux.Call(ctx, m.Raft, methodForward, append(req, batch...))
+	reply, err := n.mux.Call(ctx, m.at(), methodForward, append(req, batch...))
 	var p *api.Problem
 	switch {
 	case err == nil:

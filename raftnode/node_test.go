@@ -423,6 +423,73 @@ func TestNewNodeJoinsThroughOneThatKnowsNobodyYet(t *testing.T) {
 	})
 }
 
+// A node that joins at the address of a member hears whose it is, and waits until
+// that one has been removed: nobody takes it for the member.
+func TestNewNodeAtTheAddressOfAMember(t *testing.T) {
+	c := startCluster(t, 3)
+	c.mustTake(1)
+	c.close(2)
+	cfg := c.config(2)
+	cfg.NodeID, cfg.DataDir, cfg.Join = "n4", filepath.Join(c.dir, "3"), c.addrs
+	l := c.listen(2)
+	c.addrs = append(c.addrs, c.addrs[2])
+	c.nodes = append(c.nodes, c.open(cfg, l))
+	if _, err := c.nodes[3].askToJoin(t.Context(), c.addrs[0]); err == nil || !strings.Contains(err.Error(), "is the raft address of its member n3") {
+		t.Errorf("it was told: %v", err)
+	}
+	c.mustTake(1)
+	if _, ok := c.nodes[0].peers.member("n4"); ok {
+		t.Error("it joined all the same")
+	}
+	insist(t, func() error { return c.nodes[0].RemoveMember(removal(t), "n3") })
+	eventually(t, "it votes in every group", func() bool {
+		groups := c.nodes[3].groupList()
+		for _, g := range groups {
+			if len(voterIDs(g)) != 3 || !g.has("n4") {
+				return false
+			}
+		}
+		return groups != nil
+	})
+	c.mustTake(1)
+}
+
+// A member that was away while the others moved finds one of them at the address of
+// the other: it is refused there, until it hears where each of them is now.
+func TestAStaleAddressLeadsToNobodyElse(t *testing.T) {
+	c := startCluster(t, 3)
+	c.mustTake(1)
+	c.close(0)
+	move := func(i int, l net.Listener) {
+		c.close(i)
+		c.addrs[i] = l.Addr().String()
+		c.nodes[i] = c.open(c.config(i), l)
+		c.ready()
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	left := c.addrs[2]
+	move(2, l)
+	if l, err = net.Listen("tcp", left); err != nil {
+		t.Fatal(err)
+	}
+	move(1, l)
+	c.nodes[0] = c.open(c.config(0), c.listen(0))
+	var refused *RefusedError
+	if _, err := c.nodes[0].ask(t.Context(), addrOf("n3", left)); !errors.As(err, &refused) || !strings.Contains(err.Error(), "is n2, not n3") {
+		t.Errorf("at the address that n3 has left: %v", err)
+	}
+	eventually(t, "n1 hears from both where they are", func() bool {
+		two, ok := c.nodes[0].peers.fresh("n2")
+		three, ok2 := c.nodes[0].peers.fresh("n3")
+		return ok && ok2 && two.Raft == c.addrs[1] && three.Raft == c.addrs[2]
+	})
+	c.ready()
+	c.mustTake(1)
+}
+
 // A member that lost its folder has forgotten its votes, and is refused.
 func TestWipedMemberIsRefused(t *testing.T) {
 	c := startCluster(t, 3)

@@ -15,6 +15,9 @@ type Member struct {
 	HTTP string `json:"http"` // base URL of the API
 }
 
+// at is where to dial the member, and nobody else who may answer there.
+func (m Member) at() string { return addrOf(m.ID, m.Raft) }
+
 const (
 	// probeEvery is how often a node asks each peer for its status: often
 	// enough for an even spread of leaders and a fresh `cluster status`.
@@ -268,7 +271,7 @@ func (n *Node) probeOnce(ctx context.Context) {
 	var wg sync.WaitGroup
 	for _, m := range n.peers.members() {
 		if m.ID != n.cfg.NodeID {
-			wg.Go(func() { _, _ = n.ask(ctx, m.Raft) })
+			wg.Go(func() { _, _ = n.ask(ctx, m.at()) })
 		}
 	}
 	wg.Wait()

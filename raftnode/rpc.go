@@ -62,8 +62,8 @@ func (m *Mux) Handle(method uint8, h Handler) {
 	m.handlers[method] = h
 }
 
-// Call sends payload to the handler of method on the node at addr, over the one
-// connection to that address, and returns its reply. Calls that wait at the
+// Call sends payload to the handler of method on the node at addr, which is as for
+// dial, over the one connection to it, and returns its reply. Calls that wait at the
 // same time leave in one write.
 //
 // The payload must not be changed any more, not even after Call has returned.

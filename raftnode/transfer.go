@@ -115,12 +115,12 @@ func (n *Node) mayLead(ctx context.Context, g *group, id string, hold bool) erro
 		return api.NewProblem(api.Conflict, "node %s is shutting down, so it can't lead %s", id, g)
 	}
 	if !n.isCaughtUp(id, g) { // a second ago
-		_, _ = n.ask(ctx, s.Raft)
+		_, _ = n.ask(ctx, s.at())
 	}
 	if !n.isCaughtUp(id, g) {
 		return api.NewProblem(api.Conflict, "node %s has not caught up with %s yet; try again when its lag is small", id, g)
 	}
-	if err := n.call(ctx, s.Raft, methodHold, handing{g.id, id, hold}, nil); err != nil {
+	if err := n.call(ctx, s.at(), methodHold, handing{g.id, id, hold}, nil); err != nil {
 		return api.NewProblem(api.Conflict, "node %s does not answer, so it can't lead %s: %v", id, g, err)
 	}
 	return nil
@@ -152,7 +152,7 @@ func (n *Node) serves(ctx context.Context, id string, g *group) bool {
 	if !ok {
 		return false
 	}
-	s, err := n.ask(ctx, m.Raft)
+	s, err := n.ask(ctx, m.at())
 	return err == nil && slices.ContainsFunc(s.Groups, func(r groupStatus) bool { return r.ID == g.id && r.Serving })
 }
 
