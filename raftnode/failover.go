@@ -3,6 +3,7 @@ package raftnode
 import (
 	"context"
 	"errors"
+	"net"
 	"syscall"
 	"time"
 
@@ -44,6 +45,7 @@ func (n *Node) suspect(ctx context.Context, id string) {
 }
 
 // refuses tells whether nobody listens at addr, which the machine there has to say.
+// It dials a living peer once.
 func (n *Node) refuses(ctx context.Context, addr string) bool {
 	ctx, cancel := context.WithTimeout(ctx, portPatience)
 	defer cancel()
@@ -52,8 +54,8 @@ func (n *Node) refuses(ctx context.Context, addr string) bool {
 		if errors.Is(err, syscall.ECONNREFUSED) {
 			return true
 		}
-		if err == nil {
-			conn.Close()
+		if err == nil && !isEnded(ctx, conn) {
+			return false
 		}
 		select {
 		case <-ctx.Done():
@@ -61,6 +63,17 @@ func (n *Node) refuses(ctx context.Context, addr string) bool {
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
+}
+
+// isEnded tells whether the other side ends a new connection before ctx ends. A node
+// waits longer for a hello; a port that accepted while its process was ending does
+// not. It closes conn.
+func isEnded(ctx context.Context, conn net.Conn) bool {
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer conn.Close()
+	defer stop()
+	_, _ = conn.Read(make([]byte, 1))
+	return ctx.Err() == nil
 }
 
 // hurry halves the group's timeouts, to the lease, until it has its next leader.

@@ -2,6 +2,8 @@ package raftnode
 
 import (
 	"context"
+	"net"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -69,5 +71,36 @@ func TestOnlyAPortThatRefusesMakesFollowersHurry(t *testing.T) {
 	g.hurry(ended, patience)
 	if !g.waits(never) {
 		t.Error("a removed node asks for votes again")
+	}
+}
+
+// A peer that lives is dialled once, however often its connections end; one that is
+// ending may accept before it refuses.
+func TestAPortIsAskedOnceUnlessItEndsTheConnection(t *testing.T) {
+	for ends, dials := range map[bool]int32{false: 1, true: 2} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.Close() })
+		var dialled atomic.Int32
+		n := &Node{cfg: Config{Dial: func(ctx context.Context, addr string) (net.Conn, error) {
+			dialled.Add(1)
+			return new(net.Dialer).DialContext(ctx, "tcp", addr)
+		}}}
+		if ends {
+			go func() {
+				if conn, err := l.Accept(); err == nil {
+					l.Close()
+					conn.Close()
+				}
+			}()
+		}
+		if n.refuses(t.Context(), l.Addr().String()) != ends {
+			t.Errorf("a port whose process is ending: %v; it refuses: %v", ends, !ends)
+		}
+		if got := dialled.Load(); got != dials {
+			t.Errorf("a port whose process is ending: %v; dialled %d times, want %d", ends, got, dials)
+		}
 	}
 }
