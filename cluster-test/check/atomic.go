@@ -1,6 +1,9 @@
 package check
 
 import (
+	"maps"
+	"slices"
+
 	"github.com/rlstore/rlstore/api"
 )
 
@@ -45,14 +48,19 @@ func (o *oracle) applyAtomic(ops []logOp) []way {
 	}
 
 	var ways []way
-	for _, start := range o.starts(ops, wrong, first) {
-		ways = append(ways, o.tryAtomic(ops, start, wrong, first, known, anyWrong))
+	calendar := slices.ContainsFunc(ops, func(op logOp) bool { return o.goesByDay(bucketName{op.set.policy, op.key}, op.set) })
+	for k, at := range o.instants(calendar) {
+		for _, start := range o.starts(at, ops, wrong, first) {
+			w := o.tryAtomic(ops, start, wrong, first, known, anyWrong)
+			w.clock, w.calendar = o.clocks[k], calendar
+			ways = append(ways, w)
+		}
 	}
-	return ways
+	return ways[:min(len(ways), maxPossible)]
 }
 
 // starts returns the ways in which the buckets of a group may be before it.
-func (o *oracle) starts(ops []logOp, wrong []api.Code, first []*place) []map[bucketName]*bucket {
+func (o *oracle) starts(at instant, ops []logOp, wrong []api.Code, first []*place) []map[bucketName]*bucket {
 	starts := []map[bucketName]*bucket{{}}
 	for i := range ops {
 		name := bucketName{ops[i].set.policy, ops[i].key}
@@ -62,11 +70,9 @@ func (o *oracle) starts(ops []logOp, wrong []api.Code, first []*place) []map[buc
 		var more []map[bucketName]*bucket
 		for _, start := range starts {
 			for _, stored := range o.stored(name) {
-				for _, b := range possible(stored, ops[i].set, o.now) {
+				for _, b := range possible(stored, ops[i].set, at) {
 					next := map[bucketName]*bucket{name: b}
-					for k, v := range start {
-						next[k] = v
-					}
+					maps.Copy(next, start)
 					more = append(more, next)
 				}
 			}
@@ -93,7 +99,9 @@ func (o *oracle) tryAtomic(ops []logOp, start map[bucketName]*bucket, wrong []ap
 			b := trial[name]
 			b.adopt(op.set)
 			// "More than the burst in all is a cost that exceeds the burst."
-			if spent[name]+op.cost > b.set.smallest && !b.set.off {
+			if b.set.permits && !b.set.off {
+				code = api.PermitRequired
+			} else if spent[name]+op.cost > b.set.smallest && !b.set.off {
 				code = api.CostExceedsBurst
 			} else if w, ok, charged := member(b, op); charged {
 				spent[name] += op.cost
@@ -131,13 +139,15 @@ func (o *oracle) tryAtomic(ops []logOp, start map[bucketName]*bucket, wrong []ap
 	}
 
 	trial, spent = clones(start), map[bucketName]int64{}
+	before := clones(start)
 	for i := range ops {
 		op := &ops[i]
 		name := bucketName{op.set.policy, op.key}
 		b := trial[name]
 		b.adopt(op.set)
+		before[name].adopt(op.set)
 		if !passes {
-			outcomes[i] = outcome{verdict: denied, answer: denyGroup(b, op.cost, spent[name], wait)}
+			outcomes[i] = outcome{verdict: denied, answer: denyGroup(b, before[name], op.cost, wait)}
 		}
 		w, ok, charged := member(b, op)
 		if charged {
@@ -179,27 +189,25 @@ func member(b *bucket, op *logOp) (wait uint64, ok, charged bool) {
 	if b.set.shadow {
 		return wait, false, false
 	}
-	b.charge(op.cost)
+	b.charge(op.cost, wait)
 	return wait, false, true
 }
 
 // denyGroup describes a bucket to an operation of a group that does not pass:
 // "every result is a denial with the limits' values from before the group, and
 // the retry-after of the binding limit is the longest wait of the group". b has
-// the charges of the group's earlier operations, spent in all, so the limit that
+// the charges of the group's earlier operations, before has not; so the limit that
 // binds is the one that this operation waits for after them.
-func denyGroup(b *bucket, cost, spent int64, longest uint64) *Answer {
+func denyGroup(b, before *bucket, cost int64, longest uint64) *Answer {
 	binding := b.scarcest()
 	if w, i := b.longest(cost); w > 0 {
 		binding = i
 	}
 	a := b.describe(binding, cost)
-	before := b.clone()
 	for i, v := range before.levels {
 		l := &before.set.limits[i]
-		l.give(v, spent)
-		a.Limits[i].Remaining = max(0, l.tokens(v))
-		a.Limits[i].ResetAfterMS = millis(l.untilFull(v))
+		a.Limits[i].Remaining = max(0, l.left(v, before.at))
+		a.Limits[i].ResetAfterMS = millis(l.untilFresh(v, before.at))
 	}
 	a.Limits[binding].RetryAfterMS = millis(longest)
 	a.bind(binding)

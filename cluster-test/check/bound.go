@@ -2,6 +2,8 @@ package check
 
 import (
 	"math/big"
+
+	"github.com/rlstore/rlstore/api"
 )
 
 // stretch is the time in which one bucket was under one set of limits and was
@@ -15,12 +17,19 @@ import (
 //
 //	(s[j]*per - rate*t[j]) - (s[i-1]*per - rate*t[i]) <= burst*per
 //
-// so of all i the one with the least second bracket counts.
+// so of all i the one with the least second bracket counts. Who waits acts later:
+// t[j] is when the wait ends.
+//
+// A window is simpler: it admits at most rate tokens, what is given back while it
+// runs, or before, aside. Of a sliding window that is an aligned one; then any
+// interval of its length has less than twice the rate. The answers do not tell the
+// time of day, so of that the log's clock entries are believed.
 type stretch struct {
 	set      *numbers
 	admitted int64
-	cluster  []*big.Int // for each limit the least bracket, by cluster time
-	real     []*big.Int // the same by the recorder's clock: t[i] is the call, t[j] the return
+	cluster  []*big.Int        // for each limit the least bracket, by cluster time
+	real     []*big.Int        // the same by the recorder's clock: t[i] is the call, t[j] the return
+	windows  []map[int64]int64 // of each limit with windows: the tokens of each
 }
 
 // bounds checks the admissions of one shard, from the answers alone: from the
@@ -48,10 +57,14 @@ func (c *checker) bounds(places []*place) {
 		}
 		s := stretches[name]
 		if s == nil || s.set.revision != set.revision {
-			s = &stretch{set: set, cluster: make([]*big.Int, len(set.limits)), real: make([]*big.Int, len(set.limits))}
+			s = &stretch{set: set, cluster: make([]*big.Int, len(set.limits)), real: make([]*big.Int, len(set.limits)), windows: make([]map[int64]int64, len(set.limits))}
 			stretches[name] = s
 		}
+		if what == refunded {
+			s.giveBack(p)
+		}
 		switch {
+		case set.off || op != nil && op.Answer.Shadowed: // nothing is charged
 		case what == refunded && op != nil && len(set.limits) == 1:
 			s.admitted -= op.Answer.Refunded
 		case what == refunded: // what each limit got is not told
@@ -80,19 +93,74 @@ func (s *stretch) admit(c *checker, p *place, op *Op) {
 	c.report.Intervals++
 	drift := func(ns int64) int64 { return ns + ns/1e6*c.in.DriftPPM }
 	t := int64(op.Answer.Commit.TimeNS)
+	wait := op.Answer.WaitMS * 1e6
 	before := s.admitted
 	s.admitted += op.cost()
 	for i := range s.set.limits {
 		l := &s.set.limits[i]
+		if l.algorithm != api.TokenBucket {
+			s.window(c, p, op, i)
+			continue
+		}
 		begin(l, &s.cluster[i], before, t)
-		if excess := over(l, s.cluster[i], s.admitted, t); excess > 0 {
+		if excess := over(l, s.cluster[i], s.admitted, t+wait); excess > 0 {
 			c.report.add(OverAdmitted, "with %s at %s the limit %s of %s has admitted %d tokens too many in an interval of cluster time", op.describe(p.owner), p, l.name, s.set, excess)
 		}
 		if !op.Answer.Duplicate { // which may have been admitted before it was called
 			begin(l, &s.real[i], before, drift(op.Call))
 		}
-		if excess := over(l, s.real[i], s.admitted, drift(op.Return)+int64(c.in.Slack)); excess > 0 {
+		if excess := over(l, s.real[i], s.admitted, drift(op.Return+wait)+int64(c.in.Slack)); excess > 0 {
 			c.report.add(OverAdmitted, "with %s at %s the limit %s of %s has admitted %d tokens too many in an interval of the recorder's clock", op.describe(p.owner), p, l.name, s.set, excess)
+		}
+	}
+}
+
+// windowAt is which window of a limit somebody acts in who was admitted at p and
+// waits so long; false if that is not clear, or the limit has none.
+func (l *limit) windowAt(p *place, waitMS int64) (window int64, ok bool) {
+	for k, at := range p.days {
+		var ends [2]int64 // the wait was rounded up to milliseconds
+		for i, ns := range []int64{max(0, waitMS*1e6-999_999), waitMS * 1e6} {
+			switch l.algorithm {
+			case api.FixedWindow:
+				if ends[i] = l.windowOf(at.wall + ns); l.windowOf(at.wall) != l.windowOf(at.peak) {
+					return 0, false // the time of day stepped back a little, and the window did not
+				}
+			case api.SlidingWindow:
+				ends[i] = l.number(at.now + uint64(ns))
+			default:
+				return 0, false
+			}
+		}
+		if ends[0] != ends[1] || k > 0 && ends[0] != window {
+			return 0, false
+		}
+		window = ends[0]
+	}
+	return window, len(p.days) > 0
+}
+
+// window counts an admission to the window of limit i in which its caller acts.
+func (s *stretch) window(c *checker, p *place, op *Op, i int) {
+	l := &s.set.limits[i]
+	at, ok := l.windowAt(p, op.Answer.WaitMS)
+	if !ok {
+		return
+	}
+	if s.windows[i] == nil {
+		s.windows[i] = map[int64]int64{}
+	}
+	s.windows[i][at] += op.cost()
+	if excess := s.windows[i][at] - l.rate; excess > 0 {
+		c.report.add(OverAdmitted, "with %s at %s the limit %s of %s has admitted %d tokens too many in one window", op.describe(p.owner), p, l.name, s.set, excess)
+	}
+}
+
+// giveBack makes room for what a refund may have given back: in any window.
+func (s *stretch) giveBack(p *place) {
+	for _, windows := range s.windows {
+		for at := range windows {
+			windows[at] -= p.op.cost
 		}
 	}
 }

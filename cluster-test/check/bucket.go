@@ -1,7 +1,6 @@
 package check
 
 import (
-	"math/big"
 	"slices"
 
 	"github.com/rlstore/rlstore/api"
@@ -14,23 +13,23 @@ type bucketName struct{ policy, key string }
 // immutable once it is in a shard's table; change a [bucket.clone].
 type bucket struct {
 	set    *numbers
-	at     uint64
-	levels []*big.Int // one for each limit, in its units
+	at     instant
+	levels []*level // one for each limit
 }
 
 // fresh is the bucket that nobody took from: every limit is full.
-func fresh(s *numbers, now uint64) *bucket {
-	b := &bucket{set: s, at: now}
+func fresh(s *numbers, at instant) *bucket {
+	b := &bucket{set: s, at: at}
 	for i := range s.limits {
-		b.levels = append(b.levels, new(big.Int).Set(s.limits[i].full))
+		b.levels = append(b.levels, s.limits[i].fresh(at))
 	}
 	return b
 }
 
 func (b *bucket) clone() *bucket {
-	c := &bucket{set: b.set, at: b.at, levels: make([]*big.Int, len(b.levels))}
+	c := &bucket{set: b.set, at: b.at, levels: make([]*level, len(b.levels))}
 	for i, v := range b.levels {
-		c.levels[i] = new(big.Int).Set(v)
+		c.levels[i] = v.clone()
 	}
 	return c
 }
@@ -39,26 +38,26 @@ func (b *bucket) equal(o *bucket) bool {
 	if b == nil || o == nil {
 		return b == o
 	}
-	return b.set == o.set && b.at == o.at && slices.EqualFunc(b.levels, o.levels, func(x, y *big.Int) bool { return x.Cmp(y) == 0 })
+	return b.set == o.set && b.at.now == o.at.now && slices.EqualFunc(b.levels, o.levels, (*level).equal)
 }
 
-func (b *bucket) refill(now uint64) {
+func (b *bucket) advance(at instant) {
 	for i, v := range b.levels {
-		b.set.limits[i].refill(v, now-b.at)
+		b.set.limits[i].advance(v, b.at.now, at)
 	}
-	b.at = now
+	b.at = at
 }
 
 func (b *bucket) full() bool {
 	for i, v := range b.levels {
-		if v.Cmp(b.set.limits[i].full) < 0 {
+		if !b.set.limits[i].isFresh(v) {
 			return false
 		}
 	}
 	return true
 }
 
-// adopt brings a bucket that is refilled up to now under the set of an
+// adopt brings a bucket that is advanced to now under the set of an
 // operation. "If the bucket's own set has the higher revision, it decides [...].
 // Else the operation's set decides. Limits are matched by name. [...] A limit
 // that is new starts full; one that is gone is forgotten."
@@ -66,13 +65,13 @@ func (b *bucket) adopt(s *numbers) {
 	if b.set == s || b.set.revision > s.revision {
 		return
 	}
-	levels := make([]*big.Int, len(s.limits))
+	levels := make([]*level, len(s.limits))
 	for i := range s.limits {
 		to := &s.limits[i]
-		levels[i] = new(big.Int).Set(to.full)
+		levels[i] = to.fresh(b.at)
 		for j := range b.set.limits {
 			if from := &b.set.limits[j]; from.name == to.name {
-				levels[i] = from.edit(b.levels[j], to)
+				levels[i] = from.carry(b.levels[j], b.at, to)
 			}
 		}
 	}
@@ -80,32 +79,42 @@ func (b *bucket) adopt(s *numbers) {
 }
 
 // possible returns what the stored bucket, nil for none, may be to an operation
-// under s at now, before the operation's set is adopted. The store drops full
-// buckets at some time, "for a full bucket and no bucket decide alike", but for
-// one thing: whose revision answers when the operation's is older.
-func possible(stored *bucket, s *numbers, now uint64) []*bucket {
+// under s at some time, before the operation's set is adopted. The store drops
+// full buckets at some time, "for a full bucket and no bucket decide alike", but
+// for two things: whose revision answers when the operation's is older; and which
+// window it is when the time of day stepped back a little since.
+func possible(stored *bucket, s *numbers, at instant) []*bucket {
 	if stored == nil {
-		return []*bucket{fresh(s, now)}
+		return []*bucket{fresh(s, at)}
 	}
 	b := stored.clone()
-	b.refill(now)
-	if b.set.revision > s.revision && b.full() {
-		return []*bucket{b, fresh(s, now)}
+	b.advance(at)
+	was := b
+	if at.peak > at.wall {
+		was = stored.clone()
+		was.advance(instant{at.now, at.peak, at.peak})
+	}
+	if was.full() && (b.set.revision > s.revision || !slices.EqualFunc(b.levels, fresh(b.set, at).levels, (*level).equal)) {
+		return []*bucket{b, fresh(s, at)}
 	}
 	return []*bucket{b}
 }
 
-func (b *bucket) charge(cost int64) {
+// charge takes cost from every limit, for somebody who waits so long. It is false
+// if a limit does not lend that; the others are charged all the same.
+func (b *bucket) charge(cost int64, wait uint64) bool {
+	ok := true
 	for i, v := range b.levels {
-		b.set.limits[i].charge(v, cost)
+		ok = b.set.limits[i].spend(v, b.at, cost, wait) && ok
 	}
+	return ok
 }
 
 // longest is the wait after which a take of cost passes all limits, 0 if it
 // passes now, and which limit it is that waits longest, the first of equals.
 func (b *bucket) longest(cost int64) (wait uint64, limit int) {
 	for i, v := range b.levels {
-		if w := b.set.limits[i].wait(v, cost); w > wait {
+		if w := b.set.limits[i].until(v, b.at, cost); w > wait {
 			wait, limit = w, i
 		}
 	}
@@ -115,7 +124,7 @@ func (b *bucket) longest(cost int64) (wait uint64, limit int) {
 // scarcest is the limit that binds when nothing is denied: "fewest tokens left,
 // relative to its burst", the first of equals.
 func (b *bucket) scarcest() (limit int) {
-	tokens := func(i int) int64 { return b.set.limits[i].tokens(b.levels[i]) }
+	tokens := func(i int) int64 { return b.set.limits[i].left(b.levels[i], b.at) }
 	for i := range b.levels {
 		// tokens(i)/burst(i) < tokens(limit)/burst(limit); 32-bit factors.
 		if tokens(i)*b.set.limits[limit].burst < tokens(limit)*b.set.limits[i].burst {
@@ -133,36 +142,35 @@ func (b *bucket) describe(binding int, next int64) *Answer {
 		l := &b.set.limits[i]
 		a.Limits = append(a.Limits, api.LimitState{
 			Name: l.name, Limit: l.burst,
-			Remaining:    max(0, l.tokens(v)),
-			RetryAfterMS: retryAfter(l, v, next),
-			ResetAfterMS: millis(l.untilFull(v)),
+			Remaining:    max(0, l.left(v, b.at)),
+			RetryAfterMS: b.retryAfter(i, next),
+			ResetAfterMS: millis(l.untilFresh(v, b.at)),
 		})
 	}
 	a.bind(binding)
 	return a
 }
 
-func retryAfter(l *limit, v *big.Int, next int64) int64 {
+func (b *bucket) retryAfter(limit int, next int64) int64 {
 	if next == 0 {
 		return 0
 	}
-	return millis(l.wait(v, next))
+	return millis(b.set.limits[limit].until(b.levels[limit], b.at, next))
 }
 
 // borrow charges a take of cost that may wait for at most most milliseconds. "The
-// take may borrow from the future up to that wait"; what all limits lend is
-// bounded by the largest burst there is.
+// take may borrow from the future up to that wait"; if a limit does not lend it,
+// nothing changes.
 func (b *bucket) borrow(cost, most int64) (wait uint64, ok bool) {
 	wait, _ = b.longest(cost)
 	if wait > uint64(most)*1e6 {
 		return wait, false
 	}
-	for i, v := range b.levels {
-		if l := &b.set.limits[i]; l.tokens(v)-cost < l.burst-maxNumber {
-			return wait, false
-		}
+	before := b.clone()
+	if !b.charge(cost, wait) {
+		b.levels = before.levels
+		return wait, false
 	}
-	b.charge(cost)
 	return wait, true
 }
 

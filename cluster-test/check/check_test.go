@@ -25,6 +25,35 @@ func TestTheTruthPasses(t *testing.T) {
 	}
 }
 
+// TestTheTruthOfWindowsPasses: windows of the calendar and sliding ones, in zones
+// that shift, by clocks that jump, with takes that wait, in shadow, and edits from
+// every algorithm to every other.
+func TestTheTruthOfWindowsPasses(t *testing.T) {
+	var total Report
+	waited, shadowed := 0, 0
+	for seed := range uint64(60) {
+		world := calendar()
+		world.steady = seed%3 == 0
+		w := newWorld(t, 5000+seed, world).run(1200)
+		r := Check(w.input())
+		if err := r.Err(); err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		total.merge(r)
+		for _, op := range w.h.Ops {
+			if a := op.Answer; a != nil && a.WaitMS > 0 {
+				waited++
+			} else if a != nil && a.Shadowed {
+				shadowed++
+			}
+		}
+	}
+	t.Logf("%s; %d waited, %d shadowed", &total, waited, shadowed)
+	if waited < 100 || shadowed < 100 || total.Intervals == 0 {
+		t.Errorf("the world does not do all that it is meant to: %d waited, %d shadowed", waited, shadowed)
+	}
+}
+
 // merge adds the counts of r.
 func (total *Report) merge(r *Report) {
 	for _, f := range [][2]*int{

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+
+	"github.com/rlstore/rlstore/api"
 )
 
 // This file reads log entries from their description alone: the header in
@@ -51,6 +53,7 @@ type logEntry struct {
 	stamp  uint64
 	groups []logGroup
 	own    ownRanges
+	offset int64 // of the leader's wall clock
 	body   []byte
 }
 
@@ -166,7 +169,10 @@ func decode(data []byte, sets map[string]*numbers) (*logEntry, error) {
 		e.own, err = decodeOwn(&c)
 	case entryTick:
 	case entryClock:
-		c.fixed(8) // nothing of a token bucket depends on the time of day
+		e.offset = int64(c.fixed(8))
+		if e.offset <= -maxWall || e.offset >= maxWall {
+			return nil, errCut
+		}
 	case entryInit, entryPut, entryDelete, entryRemove,
 		entryPutOverride, entryDeleteOverride, entryExpire, entryEnforcement:
 		e.body, c.b = c.b, nil
@@ -365,9 +371,14 @@ func decodeSet(raw []byte) (*numbers, error) {
 		s.limits = append(s.limits, l)
 	}
 	if flags&4 != 0 {
-		for range min(c.uvarint(), 128) { // the shifts of a time zone
-			c.uvarint()
-			c.uvarint()
+		zone, err := decodeZone(&c)
+		if err != nil {
+			return nil, err
+		}
+		for i := range s.limits {
+			if l := &s.limits[i]; l.algorithm == api.FixedWindow {
+				l.zone = zone
+			}
 		}
 	}
 	switch {
@@ -378,4 +389,22 @@ func decodeSet(raw []byte) (*numbers, error) {
 	}
 	s.complete()
 	return s, nil
+}
+
+// decodeZone reads the shifts of a time zone.
+func decodeZone(c *cutter) (zone []api.ZoneShift, err error) {
+	n, at := c.uvarint(), int64(0)
+	if n < 1 || n > api.MaxZoneShifts {
+		return nil, fmt.Errorf("its time zone has %d shifts", n)
+	}
+	for range n {
+		at += int64(c.uvarint() & (1<<40 - 1))
+		offset, k := binary.Varint(c.b)
+		if k <= 0 {
+			return nil, errCut
+		}
+		c.bytes(uint64(k))
+		zone = append(zone, api.ZoneShift{at, offset})
+	}
+	return zone, api.CheckZone(zone)
 }

@@ -5,8 +5,8 @@
 // It is given what each caller asked and was told ([History]) and what each
 // node's state machines applied ([Replica]), both written by recorders that
 // judge nothing, and shares no code with the store but the names and bounds of
-// package api: it has its own decoder of log entries and its own token bucket,
-// in big integers. [Check] reports every [Violation].
+// package api: it has its own decoder of log entries and its own limits: the token
+// bucket in big integers, and the windows, by a calendar of its own. [Check] reports every [Violation].
 //
 // What is checked:
 //
@@ -35,14 +35,18 @@
 //  9. In no interval a limit admits more than burst + rate*elapsed/per, what was
 //     given back aside: counted from the answers alone, by cluster time and by
 //     the recorder's clock, for every interval between two admissions of a
-//     bucket under one revision and without a reset.
+//     bucket under one revision and without a reset. Who waits acts when the wait
+//     ends. A limit of windows admits at most its rate in each: of a fixed one by
+//     the time of day that the shard's log gives, of a sliding one aligned to
+//     cluster time.
 //  10. The catalog's log holds each edit that was answered, as it was answered,
 //     and edits of a policy have revisions in the order of real time. The limits
 //     in the shards' logs are those of the catalog at that revision. Operations
 //     decided by a policy that was edited before they were called are counted.
 //  11. What was seen of each key with few operations under one revision is
-//     linearizable: some order of them, consistent with real time, makes a token
-//     bucket answer so. This looks at no log.
+//     linearizable: some order of them, consistent with real time, makes token
+//     buckets answer so. This looks at no log, and leaves keys alone that have
+//     windows, takes that waited, or denials in shadow.
 //
 // What is assumed:
 //
@@ -64,10 +68,13 @@
 //  1. Which of two requests without an answer was applied, if both could be.
 //  2. When the store drops a full bucket. It matters only if a router that is
 //     behind brings an older revision; then either answer passes.
-//  3. The bound on the bytes of unacknowledged answers of sessions, 256 MiB of a
+//  3. Whether the shard held windows of the calendar, and so slewed its time of
+//     day, when no bucket is sure to have one: then either time passes, until an
+//     answer tells.
+//  4. The bound on the bytes of unacknowledged answers of sessions, 256 MiB of a
 //     shard, beyond which the store refuses groups.
-//  4. Reservations and permits. Their callers check that they add up, under
+//  5. Reservations and permits. Their callers check that they add up, under
 //     policies that nothing else in the history is about.
-//  5. Stored state that no later operation looks at, such as a request id that
+//  6. Stored state that no later operation looks at, such as a request id that
 //     is forgotten and never repeated.
 package check

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/big"
+	"slices"
 
 	"github.com/rlstore/rlstore/api"
 )
@@ -22,13 +23,15 @@ type numbers struct {
 	refusal  api.Code // why it can't decide; empty if it can
 	shadow   bool     // a denial lets pass
 	off      bool     // a take passes, and is not charged
+	permits  bool     // a limit is of concurrency: no take is answered
 }
 
 type limit struct {
 	name      string
-	algorithm uint8 // 0 is the token bucket
-	rate, per int64 // tokens in each per nanoseconds
-	burst     int64 // tokens
+	algorithm uint8           // as package api numbers them
+	rate, per int64           // tokens in each per nanoseconds; of a fixed window, 0 is a month
+	burst     int64           // tokens: of a window the rate, of a concurrency limit the permits
+	zone      []api.ZoneShift // of a fixed window
 
 	bigRate, bigPer *big.Int
 	full            *big.Int // units
@@ -45,15 +48,17 @@ const (
 // complete fills in what follows from the numbers.
 func (s *numbers) complete() {
 	names := map[string]bool{}
+	s.smallest = api.MaxCost
 	for i := range s.limits {
 		l := &s.limits[i]
 		l.bigRate, l.bigPer = big.NewInt(l.rate), big.NewInt(l.per)
 		l.full = new(big.Int).Mul(big.NewInt(l.burst), l.bigPer)
-		if i == 0 || l.burst < s.smallest {
-			s.smallest = l.burst
+		if l.algorithm == api.Concurrency {
+			s.permits = true // which take a slot, whatever their cost
+		} else {
+			s.smallest = min(s.smallest, l.burst)
 		}
-		if l.algorithm != 0 || l.rate < 1 || l.rate > maxNumber || l.burst < 1 || l.burst > maxNumber ||
-			l.per < minPer || l.per > maxPer || names[l.name] {
+		if !l.sane() || names[l.name] {
 			s.refusal = api.InvalidRequest
 		}
 		names[l.name] = true
@@ -66,6 +71,17 @@ func (s *numbers) complete() {
 	}
 }
 
+// sane says whether the numbers are within bounds.
+func (l *limit) sane() bool {
+	within := l.burst >= 1 && l.burst <= maxNumber
+	if l.algorithm == api.Concurrency {
+		return within && l.rate == 0 && l.per == 0
+	}
+	month := l.algorithm == api.FixedWindow && l.per == 0
+	return within && l.algorithm < api.Concurrency && l.rate >= 1 && l.rate <= maxNumber &&
+		(l.per >= minPer && l.per <= maxPer || month) && (l.algorithm == api.TokenBucket || l.burst == l.rate)
+}
+
 // same says whether two sets have the same numbers under the same names.
 func (s *numbers) same(o *numbers) bool {
 	if s.policy != o.policy || s.revision != o.revision || len(s.limits) != len(o.limits) {
@@ -73,7 +89,7 @@ func (s *numbers) same(o *numbers) bool {
 	}
 	for i := range s.limits {
 		a, b := &s.limits[i], &o.limits[i]
-		if a.name != b.name || a.algorithm != b.algorithm || a.rate != b.rate || a.per != b.per || a.burst != b.burst {
+		if a.name != b.name || a.algorithm != b.algorithm || a.rate != b.rate || a.per != b.per || a.burst != b.burst || !slices.Equal(a.zone, b.zone) {
 			return false
 		}
 	}
@@ -93,8 +109,16 @@ func resolve(p *api.Policy) *numbers {
 	s := &numbers{policy: p.Name, revision: p.Revision} // whose enforcement is also the cluster's matter
 	for _, l := range p.Limits {
 		n := limit{name: l.Name, rate: l.Rate, per: int64(l.Per), burst: l.Burst}
-		if l.Algorithm == "concurrency" {
-			n.algorithm, n.burst = 3, l.Max
+		switch l.Algorithm {
+		case "fixed_window":
+			n.algorithm, n.burst, n.zone = api.FixedWindow, l.Rate, p.ZoneRules
+			if l.Per == api.Month {
+				n.per = 0
+			}
+		case "sliding_window":
+			n.algorithm, n.burst = api.SlidingWindow, l.Rate
+		case "concurrency":
+			n.algorithm, n.burst = api.Concurrency, l.Max
 		}
 		s.limits = append(s.limits, n)
 	}

@@ -16,7 +16,7 @@ func one(revision uint64, rate int64, per time.Duration, burst int64) *numbers {
 // TestTheOracleCountsByHand: the figures were worked out on paper.
 func TestTheOracleCountsByHand(t *testing.T) {
 	set := one(1, 3, time.Second, 10)
-	b := fresh(set, 0)
+	b := fresh(set, instant{})
 	for i, step := range []struct {
 		at   uint64 // ns
 		kind string
@@ -35,7 +35,7 @@ func TestTheOracleCountsByHand(t *testing.T) {
 		{5_000_000_000, take, 10, "allowed 0 0 3334 0"},
 		{9_000_000_000, take, 1, "allowed 9 0 334 0"},
 	} {
-		b.refill(step.at)
+		b.advance(instant{now: step.at})
 		out, _ := decide(&logOp{kind: step.kind, set: set, key: "k", cost: step.cost}, b)
 		got := fmt.Sprintf("%s %s", out.verdict, out.code)
 		if a := out.answer; a != nil {
@@ -49,9 +49,9 @@ func TestTheOracleCountsByHand(t *testing.T) {
 
 // TestAnEditForgivesNothing follows a bucket through edits.
 func TestAnEditForgivesNothing(t *testing.T) {
-	b := fresh(one(1, 1, time.Second, 10), 0)
-	b.charge(9)
-	b.refill(500_000_000) // 1.5 tokens
+	b := fresh(one(1, 1, time.Second, 10), instant{})
+	b.charge(9, 0)
+	b.advance(instant{now: 500_000_000}) // 1.5 tokens
 	for i, step := range []struct {
 		to    *numbers
 		want  int64 // whole tokens
@@ -64,24 +64,24 @@ func TestAnEditForgivesNothing(t *testing.T) {
 		{one(5, 1, time.Millisecond, 9), 0, 500_000},
 	} {
 		b.adopt(step.to)
-		if got := b.set.limits[0].tokens(b.levels[0]); got != step.want || b.levels[0].Int64() != step.units {
-			t.Errorf("step %d: %d tokens, %v units; want %d, %d", i, got, b.levels[0], step.want, step.units)
+		if got := b.set.limits[0].tokens(b.levels[0].units); got != step.want || b.levels[0].units.Int64() != step.units {
+			t.Errorf("step %d: %d tokens, %v units; want %d, %d", i, got, b.levels[0].units, step.want, step.units)
 		}
 	}
 }
 
 // TestAFullBucketMayBeGone: then an older revision decides afresh.
 func TestAFullBucketMayBeGone(t *testing.T) {
-	stored := fresh(one(2, 1, time.Second, 10), 0)
-	stored.charge(1)
+	stored := fresh(one(2, 1, time.Second, 10), instant{})
+	stored.charge(1, 0)
 	older := one(1, 1, time.Second, 4)
-	if got := possible(stored, older, 999_999_999); len(got) != 1 || got[0].set != stored.set {
+	if got := possible(stored, older, instant{now: 999_999_999}); len(got) != 1 || got[0].set != stored.set {
 		t.Errorf("a bucket that is not full may be %d things", len(got))
 	}
-	if got := possible(stored, older, 1_000_000_000); len(got) != 2 || got[1].set != older {
+	if got := possible(stored, older, instant{now: 1_000_000_000}); len(got) != 2 || got[1].set != older {
 		t.Errorf("a full bucket may be %d things", len(got))
 	}
-	if got := possible(stored, one(3, 1, time.Second, 4), 1_000_000_000); len(got) != 1 {
+	if got := possible(stored, one(3, 1, time.Second, 4), instant{now: 1_000_000_000}); len(got) != 1 {
 		t.Errorf("to a newer revision a full bucket may be %d things", len(got))
 	}
 }

@@ -116,7 +116,7 @@ func (c *checker) linearSet(policy string, ops []int, edited bool) (set *numbers
 		if set == nil {
 			set = c.setAt(policy, op.Key, op.Answer.Revision)
 		}
-		if set == nil || op.Answer.Revision != set.revision {
+		if set == nil || op.Answer.Revision != set.revision || op.Answer.WaitMS > 0 || op.Answer.Shadowed {
 			return nil
 		}
 	}
@@ -125,6 +125,9 @@ func (c *checker) linearSet(policy string, ops []int, edited bool) (set *numbers
 	}
 	for i := range set.limits {
 		l := &set.limits[i]
+		if l.algorithm != api.TokenBucket { // the replay and the bounds have windows
+			return nil
+		}
 		if !l.full.IsInt64() || l.full.Int64() > linearUnits || unknown > linearUnits/l.per {
 			return nil
 		}

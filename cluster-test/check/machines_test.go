@@ -2,6 +2,7 @@ package check
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
@@ -28,6 +29,9 @@ type brokenMachine struct {
 	change func(m *brokenMachine, g *logGroup)
 	after  func(m *brokenMachine, entry []byte, replies [][]byte)
 	speed  uint64 // of inner's time, if not 0
+	jumps  bool   // inner's time jumps as the leader's clock does
+
+	first, jump int64 // the clock's offset at first, and what it has jumped since
 
 	kept *bytes.Buffer // a snapshot, for after
 	seen map[string]uint64
@@ -44,6 +48,14 @@ func (m *brokenMachine) Apply(index uint64, entry []byte) ([][]byte, error) {
 	}
 	if m.speed > 0 {
 		seen = restamp(seen, m.speed*stampOf(entry))
+	}
+	if m.jumps {
+		if d, err := decode(entry, map[string]*numbers{}); err == nil && d.kind == entryClock {
+			m.first = cmp.Or(m.first, d.offset)
+			m.jump = max(m.jump, d.offset-m.first)
+			seen = restamp(fsm.EncodeTick(0), stampOf(entry))
+		}
+		seen = restamp(seen, stampOf(entry)+uint64(m.jump))
 	}
 	a, err := m.inner.Apply(index, seen)
 	if err != nil {
@@ -98,6 +110,7 @@ func TestBrokenMachinesAreFound(t *testing.T) {
 		name string
 		fast int64
 		hot  bool
+		days bool
 		m    brokenMachine
 		want []Kind
 	}{
@@ -185,6 +198,39 @@ func TestBrokenMachinesAreFound(t *testing.T) {
 			}}},
 		{name: "admits whatever comes", hot: true, want: []Kind{OverAdmitted, WrongAnswer, NotLinearizable}, m: brokenMachine{
 			after: func(m *brokenMachine, entry []byte, replies [][]byte) { m.admitAll(entry, replies) }}},
+		{name: "grants a window twice", days: true, want: []Kind{WrongAnswer, OverAdmitted}, m: brokenMachine{
+			before: func(m *brokenMachine, index uint64, entry []byte) {
+				if isTakes(entry) && m.rnd.IntN(4) == 0 {
+					m.extra(index, forgetAll(m.t, entry))
+				}
+			}}},
+		{name: "refunds into a window what was spent before it", days: true, want: []Kind{WrongAnswer}, m: brokenMachine{
+			change: func(m *brokenMachine, g *logGroup) {
+				for i := range g.ops {
+					if g.ops[i].kind == refund {
+						g.ops[i].cost *= 2
+					}
+				}
+			}}},
+		{name: "follows the jumps of a clock", days: true, want: []Kind{WrongAnswer}, m: brokenMachine{
+			jumps: true,
+			after: func(m *brokenMachine, entry []byte, replies [][]byte) {
+				for _, r := range replies {
+					retime(r, stampOf(entry))
+				}
+			}}},
+		{name: "charges nothing to those who wait", days: true, want: []Kind{WrongAnswer, OverAdmitted}, m: brokenMachine{
+			before: func(m *brokenMachine, _ uint64, _ []byte) { m.kept = nil },
+			change: func(m *brokenMachine, g *logGroup) {
+				if slices.ContainsFunc(g.ops, func(op logOp) bool { return op.maxWait > 0 }) {
+					m.kept = m.snapshot()
+				}
+			},
+			after: func(m *brokenMachine, _ []byte, _ [][]byte) {
+				if m.kept != nil {
+					m.restore(m.kept)
+				}
+			}}},
 	} {
 		t.Run(fault.name, func(t *testing.T) {
 			found := 0
@@ -192,6 +238,10 @@ func TestBrokenMachinesAreFound(t *testing.T) {
 				world := right(2)
 				if fault.hot {
 					world = hot()
+				}
+				if fault.days {
+					world = calendar()
+					world.steady = true
 				}
 				world.fast = fault.fast
 				world.machineOf = func(shard uint32) machine {
@@ -215,6 +265,17 @@ func TestBrokenMachinesAreFound(t *testing.T) {
 			}
 		})
 	}
+}
+
+// forgetAll is an entry of resets of all buckets that an entry is about.
+func forgetAll(t testing.TB, entry []byte) []byte {
+	return rebuild(t, entry, func(g *logGroup) {
+		g.atomic = false
+		anonymous(g)
+		for i := range g.ops {
+			g.ops[i].kind, g.ops[i].maxWait = reset, 0
+		}
+	})
 }
 
 // forgive resets the buckets of a policy that is new under its revision.
@@ -277,8 +338,17 @@ func (m *brokenMachine) admitAll(entry []byte, replies [][]byte) {
 
 func setOf(s *numbers) *policy.Set {
 	info := api.SetInfo{Policy: s.policy, Revision: s.revision}
+	switch {
+	case s.shadow:
+		info.Enforcement = api.Shadow
+	case s.off:
+		info.Enforcement = api.Off
+	}
 	for _, l := range s.limits {
-		info.Limits = append(info.Limits, api.LimitInfo{Name: l.name, Rate: l.rate, Per: l.per, Burst: l.burst})
+		info.Limits = append(info.Limits, api.LimitInfo{Name: l.name, Algorithm: l.algorithm, Rate: l.rate, Per: l.per, Burst: l.burst})
+		if l.zone != nil {
+			info.Zone = l.zone
+		}
 	}
 	return policy.NewSet(info)
 }
@@ -300,7 +370,7 @@ func rebuild(t testing.TB, entry []byte, f func(g *logGroup)) []byte {
 		b := api.Batch{Atomic: g.atomic, Session: api.Session{ID: g.session, Seq: g.seq, Acked: g.acked}}
 		var sets []*policy.Set
 		for _, op := range g.ops {
-			b.Add(api.Op{Kind: api.Kind(slices.Index(kinds[:], op.kind)), Policy: len(sets), Cost: op.cost, Key: op.key, RequestID: op.requestID})
+			b.Add(api.Op{Kind: api.Kind(slices.Index(kinds[:], op.kind)), Policy: len(sets), Cost: op.cost, Key: op.key, RequestID: op.requestID, MaxWait: op.maxWait})
 			sets = append(sets, setOf(op.set))
 		}
 		e.Add(&b, sets)

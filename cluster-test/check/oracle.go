@@ -15,8 +15,10 @@ import (
 // may be: nearly always one.
 type oracle struct {
 	shard    uint32
-	now      uint64 // cluster time: the highest stamp so far
-	version  uint64 // of the slot map
+	now      uint64      // cluster time: the highest stamp so far
+	clocks   []timeOfDay // what its time of day may be: nearly always one
+	calendar bool        // limits that go by it were met
+	version  uint64      // of the slot map
 	owned    [slotCount]bool
 	buckets  map[bucketName][]*bucket // never empty; a nil bucket is none
 	ids      idMemory
@@ -25,9 +27,75 @@ type oracle struct {
 
 func newOracle(shard uint32) *oracle {
 	return &oracle{
-		shard: shard, buckets: map[bucketName][]*bucket{},
+		shard: shard, buckets: map[bucketName][]*bucket{}, clocks: make([]timeOfDay, 1),
 		ids: newIDMemory(), sessions: newSessionMemory(),
 	}
+}
+
+// pass lets time pass up to a stamp.
+func (o *oracle) pass(stamp uint64) {
+	o.now = max(o.now, stamp)
+	for i := range o.clocks {
+		c := &o.clocks[i]
+		c.peak = c.instant(o.now).peak
+	}
+}
+
+// correct takes in what a leader measured of the time of day. Whether the shard
+// holds windows of the calendar, so that the offset is slewed, depends on what the
+// store has forgotten: unless a bucket tells, both may be.
+func (o *oracle) correct(measured int64) {
+	var after []timeOfDay
+	add := func(c timeOfDay) {
+		if c.peak = c.instant(o.now).peak; !slices.Contains(after, c) {
+			after = append(after, c)
+		}
+	}
+	holds := o.holdsCalendar()
+	for _, c := range o.clocks {
+		if o.calendar {
+			add(c.correct(measured, o.now, true))
+		}
+		if !holds {
+			add(c.correct(measured, o.now, false))
+		}
+	}
+	o.clocks = after[:min(len(after), maxPossible)]
+}
+
+// holdsCalendar says whether there surely is a bucket with windows of the
+// calendar.
+func (o *oracle) holdsCalendar() bool {
+	return slices.ContainsFunc(slices.Collect(maps.Values(o.buckets)), func(stored []*bucket) bool {
+		return !slices.ContainsFunc(stored, func(b *bucket) bool {
+			if b == nil || !b.set.calendar() {
+				return true
+			}
+			return slices.ContainsFunc(o.clocks, func(c timeOfDay) bool {
+				gone := b.clone()
+				at := c.instant(o.now)
+				gone.advance(instant{at.now, at.peak, at.peak})
+				return gone.full()
+			})
+		})
+	})
+}
+
+// instants is when an operation may be decided.
+func (o *oracle) instants(calendar bool) []instant {
+	if !calendar {
+		return []instant{o.clocks[0].instant(o.now)}
+	}
+	var all []instant
+	for _, c := range o.clocks {
+		all = append(all, c.instant(o.now))
+	}
+	return all
+}
+
+// goesByDay says whether the time of day matters to an operation.
+func (o *oracle) goesByDay(name bucketName, s *numbers) bool {
+	return s.calendar() || slices.ContainsFunc(o.buckets[name], func(b *bucket) bool { return b != nil && b.set.calendar() })
 }
 
 // maxPossible bounds the ways in which one operation or group is tried.
@@ -111,6 +179,8 @@ func (o *oracle) refuse(op *logOp) api.Code {
 type way struct {
 	outcomes []outcome              // of the operations
 	buckets  map[bucketName]*bucket // as they are afterwards, if they changed
+	clock    timeOfDay              // that it goes by; if calendar
+	calendar bool
 }
 
 // apply tries an operation on its own. The ways differ in nothing but what its
@@ -135,21 +205,24 @@ func (o *oracle) apply(op *logOp) []way {
 	}
 	name := bucketName{op.set.policy, op.key}
 	var ways []way
-	for _, stored := range o.stored(name) {
-		for _, b := range possible(stored, op.set, o.now) {
-			b.adopt(op.set)
-			w := way{outcomes: make([]outcome, 1)}
-			out, changed := decide(op, b)
-			w.outcomes[0] = out
-			after := stored
-			if changed {
-				after = b
-				if op.kind == reset {
-					after = nil
+	calendar := o.goesByDay(name, op.set)
+	for k, at := range o.instants(calendar) {
+		for _, stored := range o.stored(name) {
+			for _, b := range possible(stored, op.set, at) {
+				b.adopt(op.set)
+				w := way{outcomes: make([]outcome, 1), clock: o.clocks[k], calendar: calendar}
+				out, changed := decide(op, b)
+				w.outcomes[0] = out
+				after := stored
+				if changed {
+					after = b
+					if op.kind == reset {
+						after = nil
+					}
 				}
+				w.buckets = map[bucketName]*bucket{name: after}
+				ways = append(ways, w)
 			}
-			w.buckets = map[bucketName]*bucket{name: after}
-			ways = append(ways, w)
 		}
 	}
 	return ways[:min(len(ways), maxPossible)]
@@ -165,6 +238,11 @@ func (o *oracle) stored(name bucketName) []*bucket {
 
 // settle makes the ways that remain the state.
 func (o *oracle) settle(ways []way) {
+	if len(o.clocks) > 1 && ways[0].calendar { // then all are
+		o.clocks = slices.DeleteFunc(o.clocks, func(c timeOfDay) bool {
+			return !slices.ContainsFunc(ways, func(w way) bool { return w.clock == c })
+		})
+	}
 	if len(ways) == 1 {
 		for name, b := range ways[0].buckets {
 			if b == nil {
@@ -208,6 +286,9 @@ func decide(op *logOp, b *bucket) (out outcome, changed bool) {
 			a.Allowed = true
 			return outcome{verdict: allowed, answer: a}, false
 		}
+		if b.set.permits { // "used through permits only"
+			return fail(api.PermitRequired), false
+		}
 		// "cost-exceeds-burst: could never pass"
 		if op.cost > b.set.smallest {
 			return fail(api.CostExceedsBurst), false
@@ -231,9 +312,7 @@ func decide(op *logOp, b *bucket) (out outcome, changed bool) {
 	case refund: // "give tokens back (never above the burst)"
 		var given []int64
 		for i, v := range b.levels {
-			l := &b.set.limits[i]
-			given = append(given, min(op.cost, l.burst-l.tokens(v)))
-			l.give(v, op.cost)
+			given = append(given, b.set.limits[i].giveBack(v, b.at, op.cost))
 			changed = changed || given[i] > 0
 		}
 		binding := b.scarcest()

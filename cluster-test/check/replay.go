@@ -12,7 +12,8 @@ type place struct {
 	shard   uint32
 	index   uint64
 	offset  uint32
-	time    uint64 // cluster time
+	time    uint64    // cluster time
+	days    []instant // what the time of day may have been, if the limits go by it
 	op      *logOp
 	verdict verdict
 	// When it was appended, on the recorder's clock, as far as answers tell: not
@@ -69,12 +70,18 @@ func (rp *replay) run(log *groupLog) {
 		if d.stamp < rp.o.now {
 			rp.c.report.Clamped++
 		}
-		rp.o.now = max(rp.o.now, d.stamp)
+		rp.o.pass(d.stamp)
 		if d.kind == entryOwn {
 			rp.o.own(d.own)
 		}
+		if d.kind == entryClock {
+			rp.o.correct(d.offset)
+		}
 		offset := uint32(0)
 		for i := range d.groups {
+			for _, op := range d.groups[i].ops {
+				rp.o.calendar = rp.o.calendar || op.set.calendar()
+			}
 			rp.group(&d.groups[i], e.Index, offset)
 			offset += uint32(len(d.groups[i].ops))
 		}
@@ -86,7 +93,7 @@ func (rp *replay) run(log *groupLog) {
 func (rp *replay) group(g *logGroup, index uint64, offset uint32) {
 	places := make([]*place, len(g.ops))
 	for i := range g.ops {
-		places[i] = &place{shard: rp.o.shard, index: index, offset: offset + uint32(i), time: rp.o.now, op: &g.ops[i], late: Forever, owner: -1}
+		places[i] = &place{shard: rp.o.shard, index: index, offset: offset + uint32(i), time: rp.o.now, days: rp.o.instants(rp.o.calendar), op: &g.ops[i], late: Forever, owner: -1}
 	}
 	rp.places = append(rp.places, places...)
 	if g.seq != 0 {
@@ -225,12 +232,15 @@ func (rp *replay) differsStale(op *Op) string {
 		return fmt.Sprintf("policy_revision is %d, which never was", op.Answer.Revision)
 	}
 	var diff string
-	for _, stored := range rp.o.stored(bucketName{op.Policy, op.Key}) {
-		for _, b := range possible(stored, set, rp.o.now) {
-			b.adopt(set)
-			out, _ := decide(&logOp{kind: peek, set: set, key: op.Key}, b)
-			if diff = op.Answer.differs(out.answer, rp.o.now, true); diff == "" {
-				return ""
+	name := bucketName{op.Policy, op.Key}
+	for _, at := range rp.o.instants(rp.o.goesByDay(name, set)) {
+		for _, stored := range rp.o.stored(name) {
+			for _, b := range possible(stored, set, at) {
+				b.adopt(set)
+				out, _ := decide(&logOp{kind: peek, set: set, key: op.Key}, b)
+				if diff = op.Answer.differs(out.answer, rp.o.now, true); diff == "" {
+					return ""
+				}
 			}
 		}
 	}

@@ -1,6 +1,7 @@
 package check
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -22,6 +23,7 @@ type world struct {
 
 	setup
 	now     int64 // ns on the recorder's clock
+	skew    int64 // of the leaders' wall clocks
 	h       History
 	groups  []*worldShard
 	catalog *fsm.Catalog
@@ -39,6 +41,7 @@ type setup struct {
 	shards    int
 	tags      int   // each with a few keys; few tags make hot keys
 	steady    bool  // policies are not edited
+	windows   bool  // policies have limits of all algorithms, and takes wait
 	fast      int64 // by how many percent cluster time runs fast; 0 is right
 	machineOf func(shard uint32) machine
 }
@@ -46,6 +49,13 @@ type setup struct {
 // right is a world of many keys and edits without a fault.
 func right(shards int) setup {
 	return setup{shards: shards, tags: 6, machineOf: func(shard uint32) machine { return rightMachine{fsm.NewBuckets(shard)} }}
+}
+
+// calendar is a world of windows, whose clocks jump.
+func calendar() setup {
+	s := right(2)
+	s.tags, s.windows = 2, true
+	return s
 }
 
 // hot is the same with few keys and no edits.
@@ -102,6 +112,15 @@ func newWorld(t testing.TB, seed uint64, s setup) *world {
 		w.groups = append(w.groups, s)
 		w.append(s, fsm.EncodeOwn(w.stamp(s), m.Version, m.Ranges))
 	}
+	if w.windows {
+		for _, s := range w.groups {
+			w.append(s, fsm.EncodeClock(w.stamp(s), w.wall()))
+		}
+		w.edit("api", w.window("fixed_window", "burst"))
+		w.edit("two", w.window("sliding_window", "a"), w.window("token_bucket", "b"))
+		w.edit("slow", w.window("fixed_window", "daily"), w.window("sliding_window", "b"))
+		return w
+	}
 	w.edit("api", api.Limit{Name: "burst", Rate: 10, Per: api.Duration(time.Second), Burst: 10})
 	w.edit("two", api.Limit{Name: "a", Rate: 3, Per: api.Duration(time.Second), Burst: 5}, api.Limit{Name: "b", Rate: 7, Per: api.Duration(7 * time.Second / 2), Burst: 6})
 	w.edit("slow", api.Limit{Name: "daily", Rate: 100, Per: api.Duration(24 * time.Hour), Burst: 30})
@@ -131,9 +150,15 @@ func (w *world) command(cmd fsm.CatalogCommand) *fsm.CatalogResult {
 // edit stores a policy, and now and then nobody hears of it.
 func (w *world) edit(name string, limits ...api.Limit) {
 	for i := range limits {
-		limits[i].Algorithm = "token_bucket"
+		limits[i].Algorithm = cmp.Or(limits[i].Algorithm, "token_bucket")
 	}
 	doc := api.Policy{Name: name, Limits: limits, Mode: "strict", OnUnavailable: "closed", Enforcement: "enforce"}
+	if w.windows && !w.steady && w.chance(20) {
+		doc.Enforcement = "shadow"
+	}
+	if w.windows && w.chance(70) {
+		doc.ZoneRules = zoneRules
+	}
 	e := Edit{Name: name, Call: w.now, Outcome: Done}
 	w.pass(2)
 	res := w.command(fsm.CatalogCommand{PutPolicy: &fsm.PutPolicy{Policy: doc}})
@@ -143,6 +168,39 @@ func (w *world) edit(name string, limits ...api.Limit) {
 		e.Return, e.Policy, e.Outcome = Forever, nil, Unknown
 	}
 	w.h.Edits = append(w.h.Edits, e)
+}
+
+// midnight is when the world begins, and zoneRules a zone that shifts soon after:
+// back to the very beginning of a window, forth, and by a part of an hour.
+var (
+	midnight  = time.Date(2026, time.October, 25, 0, 59, 50, 0, time.UTC)
+	zoneRules = []api.ZoneShift{{0, 7200}, {midnight.Unix() + 10, 3600}, {midnight.Unix() + 15, 5401}, {midnight.Unix() + 60, -1802}}
+)
+
+// wall is what a leader's clock shows, which now and then jumps.
+func (w *world) wall() int64 {
+	if w.chance(30) {
+		w.skew = w.rnd.Int64N(6e9) - 3e9
+	}
+	return midnight.UnixNano() + w.now + w.skew
+}
+
+// window draws a limit.
+func (w *world) window(algorithm, name string) api.Limit {
+	pers := []time.Duration{500 * time.Millisecond, 2 * time.Second, 7 * time.Second, time.Minute, time.Hour}
+	l := api.Limit{Name: name, Algorithm: algorithm, Rate: 3 + w.rnd.Int64N(20), Per: api.Duration(pers[w.rnd.IntN(len(pers))])}
+	switch {
+	case algorithm == "token_bucket":
+		l.Burst = 3 + w.rnd.Int64N(15)
+	case algorithm == "fixed_window" && w.chance(15):
+		l.Per = api.Month
+	}
+	return l
+}
+
+// any draws an algorithm.
+func (w *world) any() string {
+	return []string{"token_bucket", "fixed_window", "sliding_window"}[w.rnd.IntN(3)]
 }
 
 // pattern is that of some keys, or one of them.
@@ -213,11 +271,29 @@ func (w *world) step() {
 		}
 	case n < 965:
 		s := w.groups[w.rnd.IntN(len(w.groups))]
+		if w.windows {
+			w.append(s, fsm.EncodeClock(w.stamp(s), w.wall()))
+			return
+		}
 		w.append(s, fsm.EncodeTick(w.stamp(s)))
 	case n < 980: // another leads, and what passed since the last stamp is lost in part
 		s := w.groups[w.rnd.IntN(len(w.groups))]
 		s.term++
 		s.lag += w.rnd.Int64N(1e8)
+	case n < 994 && w.windows && !w.steady:
+		names := []string{"burst", "a", "b", "daily"}
+		switch w.rnd.IntN(6) {
+		case 0:
+			w.except(w.window(w.any(), "burst"))
+		case 1:
+			w.remove("slow")
+			w.edit("slow", w.window(w.any(), "daily"))
+		case 2:
+			w.edit("two", w.window(w.any(), "a"), w.window(w.any(), "b"))
+		default:
+			policy := []string{"api", "two", "slow"}[w.rnd.IntN(3)]
+			w.edit(policy, w.window(w.any(), names[w.rnd.IntN(4)]))
+		}
 	case n < 994 && !w.steady:
 		rate, burst := w.rnd.Int64N(20)+1, w.rnd.Int64N(15)+3
 		switch w.rnd.IntN(7) {
@@ -354,7 +430,11 @@ func (w *world) add(b *sent, view *fsm.CatalogView, client int, tag string, atom
 		b.batch.Policies = append(b.batch.Policies, api.PolicyRef{Name: op.Policy})
 		b.sets = append(b.sets, set)
 	}
-	b.batch.Add(api.Op{Kind: api.Kind(slices.Index(kinds[:], op.Kind)), Policy: at, Cost: op.Cost, Key: op.Key, RequestID: op.RequestID})
+	var most int64 // how long it may wait
+	if w.windows && op.Kind == take && w.chance(30) {
+		most = w.rnd.Int64N(10_000)
+	}
+	b.batch.Add(api.Op{Kind: api.Kind(slices.Index(kinds[:], op.Kind)), Policy: at, Cost: op.Cost, Key: op.Key, RequestID: op.RequestID, MaxWait: most})
 	b.ops = append(b.ops, len(w.h.Ops))
 	w.h.Ops = append(w.h.Ops, op)
 }
@@ -434,7 +514,7 @@ func (w *world) answer(b *sent, encoded []byte) {
 			continue
 		}
 		op.Outcome = Done
-		op.Answer = &Answer{Allowed: res.Status == api.StatusAllowed, Refunded: res.Refunded, Duplicate: res.Duplicate}
+		op.Answer = &Answer{Allowed: res.Status == api.StatusAllowed, Refunded: res.Refunded, Duplicate: res.Duplicate, Shadowed: res.Shadowed, WaitMS: int64(res.Wait+999) / 1000}
 		if res.Status == api.StatusReset {
 			continue
 		}
