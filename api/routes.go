@@ -62,6 +62,7 @@ var Routes = []Route{
 	{"member-add", "POST", "/v1/cluster/members", "add a node that runs"},
 	{"member-remove", "DELETE", "/v1/cluster/members/{id}", "remove a node for good"},
 	{"leader-transfer", "POST", "/v1/cluster/shards/{id}/transfer", "move a leader"},
+	{"node-drain", "POST", "/v1/node/drain", "have the node that is asked lead nothing"},
 	{"livez", "GET", "/livez", "the process runs"},
 	{"readyz", "GET", "/readyz", "the node can serve"},
 	{"metrics", "GET", "/metrics", "Prometheus metrics"},

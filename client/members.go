@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/rlstore/rlstore/api"
@@ -28,6 +29,32 @@ func (c *Client) Transfer(ctx context.Context, shard uint32, to string) (leader 
 		media: api.MediaJSON, body: body, within: changeTimeout, answer: &answer,
 	})
 	return answer.Leader, err
+}
+
+// Drain has a node lead nothing until it is restarted; it goes on answering. It
+// returns the cluster as that node sees it then. It is an [ErrInvalidRequest] if the
+// cluster does not name such a node.
+func (c *Client) Drain(ctx context.Context, id string) (api.Cluster, error) {
+	before, err := c.Cluster(ctx)
+	if err != nil {
+		return before, err
+	}
+	at := slices.IndexFunc(before.Nodes, func(n api.ClusterNode) bool { return n.ID == id })
+	if at < 0 {
+		return before, refuse(api.NewProblem(api.NotFound, "there is no node %.64q in this cluster", id))
+	}
+	to, err := parseEndpoint(before.Nodes[at].HTTP)
+	if err != nil {
+		return before, err
+	}
+	ctx, cancel := c.bounded(ctx)
+	defer cancel()
+	var after api.Cluster
+	err = c.exchange(ctx, to, &exchange{method: http.MethodPost, path: "/v1/node/drain", answer: &after})
+	if neverSent(err) {
+		err = fail(ErrUnavailable, cut(err), nil)
+	}
+	return after, err
 }
 
 // AddMember makes a node that runs a member of the cluster, as it announces itself.

@@ -87,6 +87,18 @@ func (e *edge) memberRemove(w http.ResponseWriter, r *http.Request) error {
 	return e.cluster(w, r)
 }
 
+func (e *edge) nodeDrain(w http.ResponseWriter, r *http.Request) error {
+	if r.ContentLength != 0 { // without a body there is nothing to read
+		if err := readJSON(r, &struct{}{}); err != nil {
+			return err
+		}
+	}
+	if err := e.Members.StandDown(r.Context()); err != nil {
+		return err
+	}
+	return e.cluster(w, r)
+}
+
 // readJSON reads a body that is JSON only into v; see decodeJSON.
 func readJSON(r *http.Request, v any) error {
 	if _, err := mediaType(r, api.MediaJSON); err != nil {

@@ -90,6 +90,26 @@ func TestAMemberIsRemovedByItsID(t *testing.T) {
 	wantProblem(t, w.do("DELETE", "/v1/cluster/members/n1/n2", ""), api.NotFound, "")
 }
 
+func (w worldMembers) StandDown(context.Context) error {
+	if w.leader.Local {
+		return nil
+	}
+	return api.NewProblem(api.Conflict, "nobody could lead the catalog")
+}
+
+func TestANodeIsDrainedByRequest(t *testing.T) {
+	w := newWorld(t)
+	cluster := w.do("GET", "/v1/cluster", "").body
+	for _, r := range []response{w.do("POST", "/v1/node/drain", ""), w.post("/v1/node/drain", "{}")} {
+		if r.StatusCode != 200 || r.body != cluster {
+			t.Errorf("%s %s, want what the cluster is now", r.Status, r.body)
+		}
+	}
+	wantProblem(t, w.post("/v1/node/drain", `{"node":"n2"}`), api.InvalidRequest, "node: there is no such field")
+	w.set(func() { w.leader.Local = false })
+	wantProblem(t, w.do("POST", "/v1/node/drain", ""), api.Conflict, "nobody could lead")
+}
+
 func TestALeaderMovesByRequest(t *testing.T) {
 	w := newWorld(t)
 	same(t, w.post("/v1/cluster/shards/1/transfer", `{"to":"n1"}`).body, `{"shard":1,"leader":"n1"}`)

@@ -101,6 +101,7 @@ func (e *edge) handlers() map[string]handler {
 		"member-add":         {e.memberAdd, bounded},
 		"member-remove":      {e.memberRemove, bounded},
 		"leader-transfer":    {e.leaderTransfer, bounded},
+		"node-drain":         {e.nodeDrain, bounded},
 		"livez":              {e.livez, unbounded},
 		"readyz":             {e.readyz, unbounded},
 		"metrics":            {e.serveMetrics, unbounded},

@@ -90,6 +90,8 @@ type Members interface {
 	// RemoveMember takes a node out of every shard, and bars its id for good.
 	// Repeated, it goes on where it was cut off.
 	RemoveMember(ctx context.Context, id string) error
+	// StandDown has this node lead nothing until it is restarted.
+	StandDown(ctx context.Context) error
 }
 
 // Check is one condition of readiness.

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/rlstore/rlstore/api"
 )
 
 const (
@@ -30,7 +32,7 @@ func (n *Node) balance(ctx context.Context) {
 		case <-tick.C:
 		}
 		n.promote(ctx)
-		if n.draining.Load() {
+		if n.isDraining() {
 			continue
 		}
 		for _, g := range n.groupList() {
@@ -204,7 +206,7 @@ func (n *Node) ready(id string, groups []*group) bool {
 // takes are sent on to the new leaders. It returns once this node leads
 // nothing, when nobody is left to take over, or when ctx ends.
 func (n *Node) Drain(ctx context.Context) error {
-	n.draining.Store(true)
+	n.draining.Add(1)
 	n.probeOnce(ctx) // tell the peers, so that none hands a leadership to us
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -249,6 +251,29 @@ func (n *Node) Drain(ctx context.Context) error {
 		}
 	}
 }
+
+// StandDown is Drain for a node that stays up: it goes on answering, forwarding and
+// replicating, and leads nothing, until it is restarted. It is refused, and the node
+// leads on, where nobody else could lead. Its errors are *api.Problem.
+func (n *Node) StandDown(ctx context.Context) error {
+	if _, err := n.group(0); err != nil {
+		return err
+	}
+	for _, g := range n.groupList() {
+		if len(n.successors(voterIDs(g))) == 0 {
+			return api.NewProblem(api.Conflict, "nobody could lead %s without node %s: no other voter of it answers and stays", g, n.cfg.NodeID)
+		}
+	}
+	if err := n.Drain(ctx); err != nil {
+		n.draining.Add(-1) // balance brings back what was handed over
+		return api.NewProblem(api.Conflict, "node %s leads on: %v", n.cfg.NodeID, err)
+	}
+	n.log.Info("the node is drained: it leads nothing until it is restarted")
+	return nil
+}
+
+// isDraining tells whether the node is to lead nothing.
+func (n *Node) isDraining() bool { return n.draining.Load() > 0 }
 
 // successors are the peers that may take a leadership over, least loaded first.
 func (n *Node) successors(voters []string) []string {

@@ -115,9 +115,9 @@ type Node struct {
 	formed   chan struct{}            // closed when groups is set
 	applied  chan struct{}            // capacity 1: the catalog has applied an entry
 	waiters  catalogWaiters
-	current  atomic.Bool // see CatalogCurrent
-	draining atomic.Bool
-	removed  atomic.Bool // from the cluster; see members.go
+	current  atomic.Bool  // see CatalogCurrent
+	draining atomic.Int32 // how many reasons there are to lead nothing; see Drain and StandDown
+	removed  atomic.Bool  // from the cluster; see members.go
 	failOnce sync.Once
 
 	stop context.CancelFunc
@@ -419,7 +419,7 @@ func (n *Node) status() status {
 	n.idMu.Lock()
 	s := status{
 		Member: n.self(), ClusterID: n.id.ClusterID, Version: n.cfg.Version,
-		Draining: n.draining.Load(), Expect: n.cfg.BootstrapExpect, Shards: n.cfg.Shards,
+		Draining: n.isDraining(), Expect: n.cfg.BootstrapExpect, Shards: n.cfg.Shards,
 	}
 	n.idMu.Unlock()
 	if s.ClusterID == "" {
@@ -567,7 +567,7 @@ type Check struct {
 func (n *Node) Ready() []Check {
 	checks := []Check{{Name: "cluster", OK: n.groups.Load() != nil, Detail: "the node does not belong to a cluster yet"}}
 	checks = append(checks, Check{Name: "member", OK: !n.removed.Load(), Detail: farewell})
-	checks = append(checks, Check{Name: "draining", OK: !n.draining.Load(), Detail: "the node is shutting down"})
+	checks = append(checks, Check{Name: "draining", OK: !n.isDraining(), Detail: "the node is drained, or shutting down"})
 	checks = append(checks, Check{Name: "catalog", OK: n.CatalogCurrent(), Detail: "the catalog has not caught up yet"})
 	for _, g := range n.groupList() {
 		c := Check{Name: fmt.Sprintf("shard-%d", g.id), OK: true}
@@ -586,7 +586,7 @@ func (n *Node) Ready() []Check {
 
 // Close stops the node at once; Drain first for a clean leave.
 func (n *Node) Close() error {
-	n.draining.Store(true)
+	n.draining.Add(1)
 	n.stop()
 	var errs []error
 	// Groups close side by side: each waits for its own disk and peers.

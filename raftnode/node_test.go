@@ -351,6 +351,48 @@ func TestDrainHandsOverAndNothingIsForgotten(t *testing.T) {
 	}
 }
 
+// A node that stands down answers on and leads nothing; the last one that could lead
+// is refused, and leads.
+func TestTheLastNodeThatCouldLeadDoesNotStandDown(t *testing.T) {
+	c := startCluster(t, 3)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	for _, n := range c.nodes[:2] {
+		eventually(t, "a node stands down", func() bool { return n.StandDown(ctx) == nil })
+	}
+	for _, n := range c.nodes[:2] {
+		for _, g := range n.groupList() {
+			if g.leader() == n.NodeID() {
+				t.Errorf("%s leads group %d after it stood down", n.NodeID(), g.id)
+			}
+		}
+	}
+	last := c.nodes[2]
+	eventually(t, "the last one knows that the others have stood down", func() bool {
+		return !last.canLead(c.nodes[0].NodeID()) && !last.canLead(c.nodes[1].NodeID())
+	})
+	err := last.StandDown(ctx)
+	if p := api.AsProblem(err); err == nil || p.Code != api.Conflict {
+		t.Fatalf("the last one stood down: %v", err)
+	}
+	if last.isDraining() {
+		t.Error("the last one is draining after it was refused")
+	}
+	c.mustTake(1)
+}
+
+// A cluster of one node decides on after it was asked to stand down.
+func TestASingleNodeDoesNotStandDown(t *testing.T) {
+	c := startCluster(t, 1)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	err := c.nodes[0].StandDown(ctx)
+	if p := api.AsProblem(err); err == nil || p.Code != api.Conflict {
+		t.Fatalf("it stood down: %v", err)
+	}
+	c.mustTake(1)
+}
+
 // A node with an empty folder joins as a new member, and gets its vote in every
 // group once it has caught up.
 func TestNewNodeJoins(t *testing.T) {

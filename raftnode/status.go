@@ -35,7 +35,7 @@ func (n *Node) Cluster() api.Cluster {
 func (n *Node) clusterNode(m Member) api.ClusterNode {
 	node := api.ClusterNode{ID: m.ID, HTTP: m.HTTP, Raft: m.Raft}
 	if m.ID == n.cfg.NodeID {
-		node.Reachable, node.Draining, node.Version = true, n.draining.Load(), n.cfg.Version
+		node.Reachable, node.Draining, node.Version = true, n.isDraining(), n.cfg.Version
 	} else if s, ok := n.peers.fresh(m.ID); ok {
 		node.Reachable, node.Draining, node.Version = true, s.Draining, s.Version
 	}

@@ -112,7 +112,7 @@ func (n *Node) mayLead(ctx context.Context, g *group, id string, hold bool) erro
 	case !ok:
 		return api.NewProblem(api.Conflict, "node %s does not answer, so it can't lead %s", id, g)
 	case s.Draining:
-		return api.NewProblem(api.Conflict, "node %s is shutting down, so it can't lead %s", id, g)
+		return api.NewProblem(api.Conflict, "node %s is draining, so it can't lead %s", id, g)
 	}
 	if !n.isCaughtUp(id, g) { // a second ago
 		_, _ = n.ask(ctx, s.at())

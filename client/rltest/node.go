@@ -205,3 +205,4 @@ var errAlone = api.NewProblem(api.Conflict, "the store of rltest has one node on
 func (alone) Transfer(context.Context, uint32, string, bool) (string, error) { return nodeID, nil }
 func (alone) AddMember(context.Context, string, string, string) error        { return errAlone }
 func (alone) RemoveMember(context.Context, string) error                     { return errAlone }
+func (alone) StandDown(context.Context) error                                { return errAlone }

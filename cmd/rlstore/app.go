@@ -78,6 +78,7 @@ stderr. The flags below may be set in the environment too, as RLSTORE_ENDPOINTS.
 		group("cluster", "Look at the cluster, and change who leads what",
 			newClusterStatus(a), newClusterJoin(a), newClusterRemove(a), newClusterTransfer(a),
 			newClusterEnforcement(a)),
+		group("node", "Change what one node does", newNodeDrain(a)),
 		newBench(a),
 		group("config", "Look at a node's configuration", newConfigPrint(a)),
 		newVersion(a),
