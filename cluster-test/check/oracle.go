@@ -187,7 +187,7 @@ type way struct {
 // bucket was.
 func (o *oracle) apply(op *logOp) []way {
 	one := func(out outcome) []way { return []way{{outcomes: []outcome{out}}} }
-	if op.hold {
+	if op.hold || op.set.permits { // whose callers keep book themselves
 		return one(fail(""))
 	}
 	if code := o.refuse(op); code != "" {
@@ -286,7 +286,7 @@ func decide(op *logOp, b *bucket) (out outcome, changed bool) {
 			a.Allowed = true
 			return outcome{verdict: allowed, answer: a}, false
 		}
-		if b.set.permits { // "used through permits only"
+		if b.set.permits { // since an edit: "used through permits only"
 			return fail(api.PermitRequired), false
 		}
 		// "cost-exceeds-burst: could never pass"

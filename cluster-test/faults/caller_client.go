@@ -24,7 +24,7 @@ func (c *caller) throughClient(context.Context) {
 	case kind < 12:
 		ops[0].Kind, ops[0].Cost = "take", cost
 		returned := c.journal.call(ops)
-		d, err := c.client.Take(ctx, policy, key, cost)
+		d, err := c.client.Take(ctx, policy, key, cost, client.MaxWait(c.mostWait()))
 		conclude(&ops[0], err, func() *check.Answer { return decisionAnswer(&d) })
 		returned()
 	case kind < 15:
@@ -65,7 +65,7 @@ func (c *caller) batch(context.Context) {
 	for i := range n {
 		policy, key, cost := c.pick()
 		ops[i] = check.Op{Client: c.lane(i), Kind: "take", Policy: policy, Key: key, Cost: cost}
-		reqs[i] = client.Request{Policy: policy, Key: key, Cost: cost}
+		reqs[i] = client.Request{Policy: policy, Key: key, Cost: cost, MaxWait: c.mostWait()}
 	}
 	returned := c.journal.call(ops)
 	res, err := c.client.TakeBatch(context.Background(), reqs)

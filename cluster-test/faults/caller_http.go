@@ -24,7 +24,7 @@ func (c *caller) throughHTTP(ctx context.Context) {
 		Client: c.lane(0), Kind: "take", Policy: policy, Key: key, Cost: cost,
 		RequestID: fmt.Sprintf("r%d-%d", c.journal.process, c.journal.groups.Add(1)),
 	}
-	path, body := "/v1/take", any(api.TakeRequest{Policy: policy, Key: key, Cost: &cost, RequestID: op.RequestID})
+	path, body := "/v1/take", any(api.TakeRequest{Policy: policy, Key: key, Cost: &cost, RequestID: op.RequestID, MaxWaitMS: c.mostWait().Milliseconds()})
 	switch kind := c.rng.IntN(10); {
 	case kind < 2:
 		op.Kind, path = "refund", "/v1/refund"
@@ -63,7 +63,7 @@ func (c *caller) atomic(ctx context.Context) {
 		policy, _, cost := c.pick()
 		key := fmt.Sprintf("{tag-%d}-%d", tag, c.rng.IntN(3))
 		ops[i] = check.Op{Client: c.lane(0), Kind: "take", Policy: policy, Key: key, Cost: cost, Atomic: group}
-		req.Requests = append(req.Requests, api.TakeRequest{Policy: policy, Key: key, Cost: &cost})
+		req.Requests = append(req.Requests, api.TakeRequest{Policy: policy, Key: key, Cost: &cost, MaxWaitMS: c.mostWait().Milliseconds()})
 	}
 	returned := c.journal.call(ops)
 	var answer struct {

@@ -141,9 +141,21 @@ func (c *caller) pick() (policy, key string, cost int64) {
 	return p.Name, key, 1 + c.rng.Int64N(min(8, smallestBurst(p)))
 }
 
+// mostWait draws how long a take may wait: mostly not at all.
+func (c *caller) mostWait() time.Duration {
+	if c.rng.IntN(4) > 0 {
+		return 0
+	}
+	return time.Duration(1+c.rng.Int64N(3000)) * time.Millisecond
+}
+
+// smallestBurst is the most that a take under p may cost.
 func smallestBurst(p api.Policy) int64 {
-	least := p.Limits[0].Burst
+	least := int64(api.MaxCost)
 	for _, l := range p.Limits {
+		if l.Burst == 0 { // a window
+			l.Burst = l.Rate
+		}
 		least = min(least, l.Burst)
 	}
 	return least

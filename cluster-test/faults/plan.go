@@ -74,7 +74,8 @@ func newPlan(seed uint64, length time.Duration) plan {
 }
 
 // drawPolicies returns policies that deny often, that deny seldom, that have
-// several limits, and that never refill within a run.
+// several limits, that never refill within a run, that have windows, and one in
+// shadow.
 func drawPolicies(rng *rand.Rand) []api.Policy {
 	limit := func(name string, rate int64, per time.Duration, burst int64) api.Limit {
 		return api.Limit{Name: name, Rate: rate, Per: api.Duration(per), Burst: burst}
@@ -87,6 +88,13 @@ func drawPolicies(rng *rand.Rand) []api.Policy {
 			limit("burst", 10+rng.Int64N(20), time.Second, 20+rng.Int64N(20)),
 			limit("minute", 100+rng.Int64N(500), time.Minute, 100+rng.Int64N(200)),
 		}},
+		{Name: "fixed", TimeZone: "Europe/Berlin", Limits: []api.Limit{
+			{Name: "only", Algorithm: "fixed_window", Rate: 8 + rng.Int64N(50), Per: api.Duration(3 * time.Second)},
+		}},
+		{Name: "sliding", Limits: []api.Limit{
+			{Name: "only", Algorithm: "sliding_window", Rate: 8 + rng.Int64N(50), Per: api.Duration(2 * time.Second)},
+		}},
+		{Name: "shadow", Enforcement: "shadow", Limits: []api.Limit{limit("only", 5, time.Second, 8)}},
 		{Name: "edited", Limits: []api.Limit{limit("only", 20, time.Second, 20+rng.Int64N(20))}},
 		{Name: "ns/edited", Limits: []api.Limit{
 			limit("a", 7, 100*time.Millisecond, 30), limit("b", 300, time.Minute, 200),

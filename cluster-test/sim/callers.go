@@ -97,6 +97,14 @@ func (c *caller) patience() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), d)
 }
 
+// mostWait draws how long a take may wait: mostly not at all.
+func (c *caller) mostWait() time.Duration {
+	if c.rng.IntN(4) > 0 {
+		return 0
+	}
+	return time.Duration(1+c.rng.Int64N(5000)) * time.Millisecond
+}
+
 func withID(id string) (o []client.TakeOption) {
 	if id != "" {
 		o = append(o, client.RequestID(id))
@@ -108,7 +116,7 @@ func (c *caller) take() {
 	ctx, cancel := c.patience()
 	defer cancel()
 	op := c.begin("take")
-	d, err := c.cl.Take(ctx, op.Policy, op.Key, op.Cost, withID(op.RequestID)...)
+	d, err := c.cl.Take(ctx, op.Policy, op.Key, op.Cost, append(withID(op.RequestID), client.MaxWait(c.mostWait()))...)
 	c.end(op, fromDecision(&d), err)
 }
 
@@ -162,7 +170,7 @@ func (c *caller) batch(atomic bool) {
 			op.Call = c.w.rec.now()
 		}
 		ops[i] = *op
-		requests = append(requests, client.Request{Policy: op.Policy, Key: op.Key, Cost: op.Cost, RequestID: op.RequestID})
+		requests = append(requests, client.Request{Policy: op.Policy, Key: op.Key, Cost: op.Cost, RequestID: op.RequestID, MaxWait: c.mostWait()})
 	}
 	results, err := c.cl.TakeBatch(ctx, requests, opts...)
 	for i := range ops {
@@ -191,7 +199,11 @@ func (c *caller) post(again bool) {
 	if again {
 		op.RequestID = c.w.nextID()
 	}
-	body, err := json.Marshal(api.TakeRequest{Policy: op.Policy, Key: op.Key, Cost: &op.Cost, RequestID: op.RequestID})
+	request := api.TakeRequest{Policy: op.Policy, Key: op.Key, Cost: &op.Cost, RequestID: op.RequestID}
+	if op.Kind == "take" {
+		request.MaxWaitMS = c.mostWait().Milliseconds()
+	}
+	body, err := json.Marshal(request)
 	if err != nil {
 		panic(err)
 	}
@@ -284,6 +296,7 @@ func (c *caller) ask(node, path string, body []byte, wait time.Duration) (*check
 	}
 	a := fromWire(&r.State)
 	a.Allowed, a.Duplicate, a.Refunded = r.Allowed, r.Duplicate, r.Refunded
+	a.WaitMS, a.Shadowed = r.WaitMS, r.Shadowed
 	return a, nil
 }
 
@@ -371,10 +384,13 @@ func (e *editor) override(name string) {
 	_ = e.call("PUT", e.anyNode(), at, body, http.Header{}, 6*time.Second, nil)
 }
 
-// change draws what becomes of a policy: limits with other numbers, one more,
-// or one less.
+// change draws what becomes of a policy: limits with other numbers and of other
+// algorithms, one more, or one less; in another time zone; in shadow for a while.
 func (e *editor) change(p api.Policy, name string) api.Policy {
-	p.Name, p.Revision = name, 0
+	p.Name, p.Revision, p.ZoneRules, p.TimeZone, p.Enforcement = name, 0, nil, "", ""
+	if e.rng.IntN(5) == 0 {
+		p.Enforcement = "shadow"
+	}
 	p.Limits = slices.Clone(p.Limits)
 	switch n := len(p.Limits); {
 	case n == 0:
@@ -388,6 +404,10 @@ func (e *editor) change(p api.Policy, name string) api.Policy {
 		i := e.rng.IntN(n)
 		p.Limits[i] = e.limit(p.Limits[i].Name)
 	}
+	zones := []string{"", "Europe/Berlin", "Asia/Kathmandu"}
+	if slices.ContainsFunc(p.Limits, func(l api.Limit) bool { return l.Algorithm == "fixed_window" }) {
+		p.TimeZone = zones[e.rng.IntN(len(zones))]
+	}
 	return p
 }
 
@@ -396,9 +416,19 @@ func (e *editor) limit(name string) api.Limit { return drawLimit(e.rng, name) }
 
 func drawLimit(rng *rand.Rand, name string) api.Limit {
 	pers := []time.Duration{time.Millisecond, 100 * time.Millisecond, time.Second, 7 * time.Second, time.Minute, 8760 * time.Hour}
-	return api.Limit{
+	l := api.Limit{
 		Name: name, Rate: 1 + rng.Int64N(40), Per: api.Duration(pers[rng.IntN(len(pers))]), Burst: 1 + rng.Int64N(60),
 	}
+	switch rng.IntN(4) {
+	case 0:
+		l.Algorithm, l.Burst = "sliding_window", 0
+	case 1:
+		l.Algorithm, l.Burst = "fixed_window", 0
+		if rng.IntN(8) == 0 {
+			l.Per = api.Month
+		}
+	}
+	return l
 }
 
 // put writes a policy through any node, once.

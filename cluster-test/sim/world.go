@@ -230,10 +230,14 @@ func (w *world) editor() *editor {
 
 // firstPolicies writes what callers ask for.
 func (w *world) firstPolicies(e *editor) {
-	w.policies = []string{"tight", "wide", "double"}
+	w.policies = []string{"tight", "wide", "double", "window"}
 	first := []api.Policy{
 		{Name: "tight", Limits: []api.Limit{{Name: "only", Rate: 7, Per: api.Duration(100 * time.Millisecond), Burst: 5}}},
 		{Name: "wide", Limits: []api.Limit{{Name: "only", Rate: 200, Per: api.Duration(time.Second), Burst: 50}}},
+		{Name: "window", Limits: []api.Limit{
+			{Name: "a", Algorithm: "fixed_window", Rate: 30, Per: api.Duration(2 * time.Second)},
+			{Name: "b", Algorithm: "sliding_window", Rate: 20, Per: api.Duration(time.Second)},
+		}},
 		{Name: "double", Limits: []api.Limit{drawLimit(w.rng, "a"), drawLimit(w.rng, "b")}},
 	}
 	first = append(first, holderPolicies...)
