@@ -63,6 +63,7 @@ var Routes = []Route{
 	{"member-remove", "DELETE", "/v1/cluster/members/{id}", "remove a node for good"},
 	{"leader-transfer", "POST", "/v1/cluster/shards/{id}/transfer", "move a leader"},
 	{"node-drain", "POST", "/v1/node/drain", "have the node that is asked lead nothing"},
+	{"top", "GET", "/v1/top", "the heaviest keys"},
 	{"livez", "GET", "/livez", "the process runs"},
 	{"readyz", "GET", "/readyz", "the node can serve"},
 	{"metrics", "GET", "/metrics", "Prometheus metrics"},

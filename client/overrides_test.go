@@ -93,6 +93,10 @@ func TestEditsOfTheCatalogSayWhoAndWhy(t *testing.T) {
 			_, err := c.Enforcement(t.Context())
 			return err
 		},
+		`GET /v1/top?by=taken&n=3  `: func() error {
+			_, err := c.Top(t.Context(), api.TopTaken, 3)
+			return err
+		},
 		`POST /v1/explain  {"policy":"p","key":"k","cost":2}`: func() error {
 			_, err := c.Explain(t.Context(), "p", "k", 2)
 			return err

@@ -102,6 +102,7 @@ func (e *edge) handlers() map[string]handler {
 		"member-remove":      {e.memberRemove, bounded},
 		"leader-transfer":    {e.leaderTransfer, bounded},
 		"node-drain":         {e.nodeDrain, bounded},
+		"top":                {e.top, bounded},
 		"livez":              {e.livez, unbounded},
 		"readyz":             {e.readyz, unbounded},
 		"metrics":            {e.serveMetrics, unbounded},

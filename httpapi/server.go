@@ -102,7 +102,7 @@ type Check struct {
 }
 
 // Config is what the edge serves. Limiter, Policies, Overrides, Switch, Members,
-// Cluster and Ready are required.
+// Cluster, Ready and Top are required.
 type Config struct {
 	Limiter   Doer
 	Policies  Policies
@@ -111,6 +111,8 @@ type Config struct {
 	Members   Members
 	Cluster   func() api.Cluster
 	Ready     func() []Check
+	// Top returns the n heaviest keys, of this node only or merged over all.
+	Top func(ctx context.Context, by string, n int, local bool) (api.Top, error)
 
 	// StalePeek answers a batch of one peek from this node's own replica, and
 	// tells how old the answer may be. Nil refuses stale peeks.

@@ -82,6 +82,13 @@ func newWorld(t testing.TB, change ...func(*Config)) *world {
 		Limiter: l, Policies: worldPolicies{w}, Overrides: worldPolicies{w}, Switch: worldPolicies{w}, Members: worldMembers{w}, StalePeek: l.StalePeek, SlotMapVersion: w.SlotMapVersion,
 		Cluster: func() api.Cluster { return api.Cluster{ClusterID: "c", NodeID: "n1", SlotMap: api.EvenSlotMap(2)} },
 		Ready:   func() []Check { w.mu.Lock(); defer w.mu.Unlock(); return w.checks },
+		Top: func(_ context.Context, by string, n int, local bool) (api.Top, error) {
+			top := limiter.MergeTop(by, n, map[string]limiter.TopPart{"n1": l.Top(by)})
+			if !local {
+				top.Missing = append(top.Missing, "n2")
+			}
+			return top, nil
+		},
 		Version: api.Version{Version: "v0.0.1", GoVersion: "go1"},
 		Logger:  logger, Registerer: w.registry, AllowInline: true,
 		XRateLimit: func(name string) bool {

@@ -71,6 +71,7 @@ type Limiter struct {
 	metrics     Observer
 	inline      *generations[*policy.Set]
 	guard       *guard
+	top         *top
 }
 
 // New returns a limiter. It starts no goroutine and needs no closing.
@@ -80,6 +81,7 @@ func New(c Config) *Limiter {
 		logger: c.Logger, metrics: c.Metrics,
 		inline: newGenerations[*policy.Set](inlineCache),
 		guard:  newGuard(guardIDs),
+		top:    newTop(),
 	}
 	if l.logger == nil {
 		l.logger = slog.Default()

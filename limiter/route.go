@@ -164,6 +164,7 @@ func (l *Limiter) submit(ctx context.Context, w *work) ([]byte, *api.Problem) {
 	if part.err != nil {
 		return nil, asProblem(part.err)
 	}
+	l.top.observe(w.batch, part.reply)
 	return part.reply, nil
 }
 

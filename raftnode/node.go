@@ -54,6 +54,9 @@ type Config struct {
 	WallClock Clock
 	// OnForward answers a peer that forwards a binary batch to this node.
 	OnForward func(ctx context.Context, shard uint32, batch []byte) ([]byte, error)
+	// OnTop answers a peer that asks for the heaviest keys, with what marshals to
+	// JSON; nil is that there is no answer.
+	OnTop func(by string) (any, error)
 	// OnFatal is told, once, of an error after which the process must end.
 	OnFatal func(error)
 	Logger  *slog.Logger
@@ -330,6 +333,7 @@ func (n *Node) handle() {
 	n.mux.Handle(methodAdd, jsonCall(func(ctx context.Context, m *Member) (any, error) { return nil, n.add(ctx, m) }))
 	n.mux.Handle(methodMember, jsonCall(func(ctx context.Context, c *memberChange) (any, error) { return n.changeMember(ctx, c) }))
 	n.mux.Handle(methodTransfer, jsonCall(func(ctx context.Context, h *handing) (any, error) { return n.transfer(ctx, h) }))
+	n.mux.Handle(methodTop, jsonCall(n.top))
 	n.mux.Handle(methodHold, jsonCall(func(_ context.Context, h *handing) (any, error) { return nil, n.held(h) }))
 	n.mux.Handle(methodCatalog, jsonCall(func(ctx context.Context, c *fsm.CatalogCommand) (any, error) {
 		return n.applyCatalog(ctx, c)

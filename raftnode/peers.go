@@ -324,4 +324,5 @@ const (
 	methodTransfer uint8 = 9  // handing -> handing, with the new leader
 	methodHold     uint8 = 10 // handing -> nothing; the answering node is about to get it
 	methodMember   uint8 = 11 // memberChange -> memberAnswer
+	methodTop      uint8 = 12 // by what -> the answer of Config.OnTop
 )

@@ -109,6 +109,7 @@ func New(cfg Config, opts ...Option) (_ *Server, err error) {
 		BootstrapExpect: cfg.BootstrapExpect, Join: cfg.Join, Shards: cfg.Shards, LogStore: cfg.LogStore,
 		Version: Version().Version, Listener: raftListener, Logger: s.log,
 		OnForward: front.forwarded,
+		OnTop:     front.top,
 		OnFatal:   s.Abort,
 	}
 	for _, change := range with.node {
@@ -137,7 +138,7 @@ func New(cfg Config, opts ...Option) (_ *Server, err error) {
 		Registerer:  registry,
 		Version:     Version(),
 		AllowInline: cfg.AllowInlineLimits, Logger: s.log,
-		SlotMapVersion: known.SlotMapVersion, XRateLimit: known.XRateLimit,
+		Top: tops{s.node, l}.top, SlotMapVersion: known.SlotMapVersion, XRateLimit: known.XRateLimit,
 	})
 	s.http = httpapi.Server(handler, cfg.HTTPAddr, s.log)
 	return s, nil
@@ -167,6 +168,15 @@ func (f *frontDoor) forwarded(ctx context.Context, shard uint32, batch []byte) (
 	case <-f.open:
 		return f.limiter.Forwarded(ctx, shard, batch)
 	case <-ctx.Done():
+		return nil, api.NewProblem(api.NoLeader, "the node is still starting")
+	}
+}
+
+func (f *frontDoor) top(by string) (any, error) {
+	select {
+	case <-f.open:
+		return f.limiter.Top(by), nil
+	default:
 		return nil, api.NewProblem(api.NoLeader, "the node is still starting")
 	}
 }

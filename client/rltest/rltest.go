@@ -28,6 +28,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rlstore/rlstore/api"
 	"github.com/rlstore/rlstore/client"
 	"github.com/rlstore/rlstore/httpapi"
 	"github.com/rlstore/rlstore/limiter"
@@ -79,7 +80,10 @@ func Open(policies string, opts ...Option) (*Store, error) {
 	l := limiter.New(limiter.Config{Catalog: known, Log: n, Replicas: n, AllowInline: true})
 	s := &Store{node: n, handler: httpapi.New(httpapi.Config{
 		Limiter: l, Policies: known, Overrides: known, Switch: known, Members: alone{}, Cluster: n.cluster,
-		Ready:     func() []httpapi.Check { return nil },
+		Ready: func() []httpapi.Check { return nil },
+		Top: func(_ context.Context, by string, count int, _ bool) (api.Top, error) {
+			return limiter.MergeTop(by, count, map[string]limiter.TopPart{n.cluster().NodeID: l.Top(by)}), nil
+		},
 		StalePeek: l.StalePeek, SlotMapVersion: known.SlotMapVersion, XRateLimit: known.XRateLimit, AllowInline: true,
 	})}
 	if policies == "" {
