@@ -213,6 +213,7 @@ func (s *Server) Run(ctx context.Context) error {
 		s.http.Close()
 		return errors.Join(err, closeWithin(closeTimeout, s.node.Close))
 	case err := <-served:
+		s.http.Close() // ends the connections that it had accepted
 		return errors.Join(fmt.Errorf("the API's listener failed: %w", err), closeWithin(closeTimeout, s.node.Close))
 	case <-ctx.Done():
 	}
