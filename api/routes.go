@@ -14,6 +14,7 @@ const (
 	MediaJSON    = "application/json"
 	MediaYAML    = "application/yaml"
 	MediaProblem = "application/problem+json"
+	MediaEvents  = "text/event-stream"
 	MediaBatch   = "application/vnd.rlstore.batch"
 )
 
@@ -64,6 +65,7 @@ var Routes = []Route{
 	{"leader-transfer", "POST", "/v1/cluster/shards/{id}/transfer", "move a leader"},
 	{"node-drain", "POST", "/v1/node/drain", "have the node that is asked lead nothing"},
 	{"top", "GET", "/v1/top", "the heaviest keys"},
+	{"events", "GET", "/v1/events", "what happens, as it happens"},
 	{"livez", "GET", "/livez", "the process runs"},
 	{"readyz", "GET", "/readyz", "the node can serve"},
 	{"metrics", "GET", "/metrics", "Prometheus metrics"},

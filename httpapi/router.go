@@ -103,6 +103,7 @@ func (e *edge) handlers() map[string]handler {
 		"leader-transfer":    {e.leaderTransfer, bounded},
 		"node-drain":         {e.nodeDrain, bounded},
 		"top":                {e.top, bounded},
+		"events":             {e.events, unbounded},
 		"livez":              {e.livez, unbounded},
 		"readyz":             {e.readyz, unbounded},
 		"metrics":            {e.serveMetrics, unbounded},

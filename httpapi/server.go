@@ -124,6 +124,8 @@ type Config struct {
 	// SlotMapVersion is the version that binary answers tell; nil tells none.
 	SlotMapVersion func() uint64
 
+	Events *Feed // what /v1/events tells; nil tells nothing
+
 	Version     api.Version
 	AllowInline bool // take limits in JSON requests; the limiter, too, must allow them
 
@@ -149,6 +151,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.MaxInFlight == 0 {
 		c.MaxInFlight = 4096
+	}
+	if c.Events == nil {
+		c.Events = NewFeed()
 	}
 	if c.Metrics == nil {
 		c.Metrics = http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/rlstore/rlstore/api"
+	"github.com/rlstore/rlstore/fsm"
 	"github.com/rlstore/rlstore/httpapi"
 	"github.com/rlstore/rlstore/limiter"
 	"github.com/rlstore/rlstore/raftnode"
@@ -41,9 +42,14 @@ type Server struct {
 	log      *slog.Logger
 	node     *raftnode.Node
 	http     *http.Server
+	feed     *httpapi.Feed
 	listener net.Listener
 	ready    chan struct{}
-	fatal    chan error // capacity 1
+	before   struct { // as it was when ready was closed, which comes after; events tell what changes
+		cluster api.Cluster
+		view    *fsm.CatalogView
+	}
+	fatal chan error // capacity 1
 }
 
 // Option changes what is not configuration: seams for tests.
@@ -78,7 +84,7 @@ func New(cfg Config, opts ...Option) (_ *Server, err error) {
 	for _, o := range opts {
 		o(&with)
 	}
-	s := &Server{cfg: cfg, log: cfg.Logger, ready: make(chan struct{}), fatal: make(chan error, 1)}
+	s := &Server{cfg: cfg, log: cfg.Logger, feed: httpapi.NewFeed(), ready: make(chan struct{}), fatal: make(chan error, 1)}
 	if s.listener = with.api; s.listener == nil {
 		if s.listener, err = listen("http", cfg.HTTPAddr); err != nil {
 			return nil, err
@@ -133,7 +139,7 @@ func New(cfg Config, opts ...Option) (_ *Server, err error) {
 	close(front.open)
 	handler := httpapi.New(httpapi.Config{
 		Limiter: l, Policies: known, Overrides: known, Switch: known, Members: s.node, Cluster: s.node.Cluster,
-		Ready: s.checks, StalePeek: l.StalePeek,
+		Ready: s.checks, StalePeek: l.StalePeek, Events: s.feed,
 		Metrics:     promhttp.HandlerFor(registry, promhttp.HandlerOpts{}),
 		Registerer:  registry,
 		Version:     Version(),
@@ -206,7 +212,10 @@ func (s *Server) Run(ctx context.Context) error {
 	wctx, stopWatch := context.WithCancel(ctx)
 	watched := make(chan struct{})
 	go func() { defer close(watched); s.watchReady(wctx) }()
-	defer func() { stopWatch(); <-watched }()
+	ectx, stopEvents := context.WithCancel(context.Background())
+	told := make(chan struct{})
+	go func() { defer close(told); s.watchEvents(ectx) }()
+	defer func() { stopWatch(); <-watched; stopEvents(); <-told }()
 
 	select {
 	case err := <-s.fatal:
@@ -238,6 +247,7 @@ func (s *Server) shutdown() error {
 		s.log.Info("not every leadership could be handed over; the others will elect", "error", err)
 	}
 	cancel()
+	s.feed.Close() // Shutdown waits for every stream
 	fctx, cancel := context.WithTimeout(context.Background(), finishTimeout)
 	defer cancel()
 	if err := s.http.Shutdown(fctx); err != nil {
@@ -277,6 +287,7 @@ func (s *Server) watchReady(ctx context.Context) {
 			ok = ok && c.OK
 		}
 		if ok {
+			s.before.cluster, s.before.view = s.node.Cluster(), s.node.Catalog()
 			close(s.ready)
 			s.log.Info("ready")
 			return
