@@ -213,29 +213,21 @@ func decodeCatalog(entry []byte) (stamp uint64, cmd CatalogCommand, err error) {
 	var into any
 	switch kind {
 	case kindCatalogInit:
-		cmd.Init = new(CatalogInit)
-		into = cmd.Init
+		into = made(&cmd.Init)
 	case kindPutPolicy:
-		cmd.PutPolicy = new(PutPolicy)
-		into = cmd.PutPolicy
+		into = made(&cmd.PutPolicy)
 	case kindDeletePolicy:
-		cmd.DeletePolicy = new(DeletePolicy)
-		into = cmd.DeletePolicy
+		into = made(&cmd.DeletePolicy)
 	case kindRemoveMember:
-		cmd.RemoveMember = new(RemoveMember)
-		into = cmd.RemoveMember
+		into = made(&cmd.RemoveMember)
 	case kindPutOverride:
-		cmd.PutOverride = new(PutOverride)
-		into = cmd.PutOverride
+		into = made(&cmd.PutOverride)
 	case kindDeleteOverride:
-		cmd.DeleteOverride = new(DeleteOverride)
-		into = cmd.DeleteOverride
+		into = made(&cmd.DeleteOverride)
 	case kindExpireOverrides:
-		cmd.ExpireOverrides = new(ExpireOverrides)
-		into = cmd.ExpireOverrides
+		into = made(&cmd.ExpireOverrides)
 	case kindSetEnforcement:
-		cmd.SetEnforcement = new(SetEnforcement)
-		into = cmd.SetEnforcement
+		into = made(&cmd.SetEnforcement)
 	default:
 		return 0, cmd, fmt.Errorf("fsm: unknown catalog entry kind %d: it was written by a newer rlstore", kind)
 	}
@@ -243,6 +235,12 @@ func decodeCatalog(entry []byte) (stamp uint64, cmd CatalogCommand, err error) {
 		return 0, cmd, fmt.Errorf("fsm: the catalog entry is malformed: %w", err)
 	}
 	return stamp, cmd, nil
+}
+
+// made sets a field of a command, and returns what to decode into.
+func made[T any](field **T) *T {
+	*field = new(T)
+	return *field
 }
 
 // strictJSON decodes all of b, and refuses fields that it does not know: to

@@ -14,21 +14,29 @@ import (
 )
 
 func (e *edge) take(w http.ResponseWriter, r *http.Request) error {
+	var req takeRequest
+	return e.decision(w, r, api.Take, &req, func(opts limiter.Options) (*answer, error) {
+		return e.one(r.Context(), api.Take, &req, opts)
+	})
+}
+
+// decision serves what is allowed or denied: it reads the request into req, and then
+// has decide decide it. A binary request may hold operations of kind only.
+func (e *edge) decision(w http.ResponseWriter, r *http.Request, kind api.Kind, req any, decide func(limiter.Options) (*answer, error)) error {
 	denied, err := denyStatus(r)
 	if err != nil {
 		return err
 	}
-	var req takeRequest
-	body, opts, err := e.open(r, &req)
+	body, opts, err := e.open(r, req)
 	switch {
 	case err != nil:
 		return err
 	case body != nil && denied != http.StatusOK:
 		return api.NewProblem(api.InvalidRequest, "deny_status: the binary form does not have it")
 	case body != nil:
-		return e.binary(w, r, body, opts, api.Take)
+		return e.binary(w, r, body, opts, kind)
 	}
-	a, err := e.one(r.Context(), api.Take, &req, opts)
+	a, err := decide(opts)
 	if err != nil {
 		return err
 	}

@@ -71,33 +71,19 @@ func (e *edge) acquire(w http.ResponseWriter, r *http.Request) error {
 // makeHold serves what makes a hold: it reads the request into req, and then has
 // take fill in the hold and tell what is to be taken for it.
 func (e *edge) makeHold(w http.ResponseWriter, r *http.Request, kind api.Kind, req any, take func(*api.Hold) (*takeRequest, error)) error {
-	denied, err := denyStatus(r)
-	if err != nil {
-		return err
-	}
-	body, opts, err := e.open(r, req)
-	switch {
-	case err != nil:
-		return err
-	case body != nil && denied != http.StatusOK:
-		return api.NewProblem(api.InvalidRequest, "deny_status: the binary form does not have it")
-	case body != nil:
-		return e.binary(w, r, body, opts, kind)
-	}
-	hold := &api.Hold{}
-	t, err := take(hold)
-	if err != nil {
-		return err
-	}
-	a, err := e.hold(r.Context(), kind, t, hold, opts)
-	if err != nil {
-		return err
-	}
-	a.kind = kind
-	if e.XRateLimit != nil && e.XRateLimit(a.set.Policy) {
-		a.setXRateLimit(w.Header())
-	}
-	return a.respondTake(w, r, denied)
+	return e.decision(w, r, kind, req, func(opts limiter.Options) (*answer, error) {
+		hold := &api.Hold{}
+		t, err := take(hold)
+		if err != nil {
+			return nil, err
+		}
+		a, err := e.hold(r.Context(), kind, t, hold, opts)
+		if err != nil {
+			return nil, err
+		}
+		a.kind = kind
+		return a, nil
+	})
 }
 
 // withHold is a decision as the route of its kind answers it.
