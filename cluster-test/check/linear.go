@@ -318,7 +318,8 @@ type levels struct {
 
 // flow lets dt nanoseconds pass, in which charged and given tokens moved at
 // times that are not known: the highest level has them charged at once, the
-// lowest at the end, and what was given may have been lost to a full bucket.
+// lowest at the end, into debt if it was a take that waits, and what was given may
+// have been lost to a full bucket.
 func (r *levels) flow(lo, hi int64, dt uint64, charged, given int64) (int64, int64) {
 	in := int64(linearUnits) // more than fits
 	if dt <= uint64(linearUnits/r.l.rate) {
@@ -329,18 +330,21 @@ func (r *levels) flow(lo, hi int64, dt uint64, charged, given int64) (int64, int
 	if charged == 0 {
 		return min(r.full, lo+g+in), hi
 	}
-	return max(0, min(r.full, lo+in)-c), hi
+	return min(r.full, lo+in) - c, hi
 }
 
 func (r *levels) atLeast(lo int64) { r.lo = max(r.lo, lo) }
 
-// tokens narrows to n whole tokens.
+// tokens narrows to n whole tokens, of which 0 may also be a debt: a take that
+// waits and whose answer was lost may have made it.
 func (r *levels) tokens(n int64) {
 	if n < 0 || n > r.l.burst {
 		r.lo, r.hi = 1, 0
 		return
 	}
-	r.lo, r.hi = max(r.lo, n*r.l.per), min(r.hi, (n+1)*r.l.per-1)
+	if r.hi = min(r.hi, (n+1)*r.l.per-1); n > 0 {
+		r.lo = max(r.lo, n*r.l.per)
+	}
 }
 
 // missing narrows to levels that reach want after ms milliseconds, rounded up.

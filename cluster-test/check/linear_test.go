@@ -40,6 +40,8 @@ func TestLinearizationsByHand(t *testing.T) {
 		{"one charge that nobody heard of does not explain two", []ofOne{{1, Forever, take, nil}, {5, 6, take, no(5, 996, 1996)}}, false},
 		{"a charge that nobody heard of and that never was", []ofOne{{1, Forever, take, nil}, {5, 6, take, yes(5, 1, 1000)}, {7, 8, take, yes(7, 0, 1998)}}, true},
 		{"a charge cannot be before it was asked", []ofOne{{1, 2, take, yes(1, 1, 1000)}, {3, 4, take, no(3, 998, 1998)}, {5, Forever, take, nil}}, false},
+		{"a take that waits, and that nobody heard of, may have left a debt", []ofOne{{1, 2, take, yes(1, 1, 1000)}, {3, 4, take, yes(3, 0, 1998)}, {4, Forever, take, nil}, {5, 6, take, no(5, 1996, 2996)}}, true},
+		{"a debt that nobody can have left", []ofOne{{1, 2, take, yes(1, 1, 1000)}, {3, 4, take, yes(3, 0, 1998)}, {5, 6, take, no(5, 1996, 2996)}}, false},
 		{"a stale read", []ofOne{{1, 2, take, yes(1, 1, 1000)}, {3, 4, peek, &Answer{Limit: 2, Remaining: 2, Limits: full, Revision: 1, Commit: atMS(3)}}}, false},
 		{"a read that runs beside the charge may be before it", []ofOne{{1, 4, take, yes(1, 1, 1000)}, {0, 3, peek, &Answer{Limit: 2, Remaining: 2, Limits: full, Revision: 1, Commit: atMS(1)}}}, true},
 		{"cluster time that goes back", []ofOne{{1, 2, take, yes(5, 1, 1000)}, {3, 4, take, yes(4, 0, 1999)}}, false},
