@@ -187,6 +187,12 @@ func TestSetInfoLayout(t *testing.T) {
 			[]byte{1, 'p', 0xac, 2, 2, 1, 'a', 0, 1, 2, 3, 1, 'b', 2, 4, 5, 4}},
 		{SetInfo{Policy: "p", Enforcement: Shadow, Limits: []LimitInfo{{Name: "a", Algorithm: Concurrency, Burst: 9}}},
 			[]byte{1, 'p', 0, 0x81, 1, 1, 'a', 3, 0, 0, 9}},
+		{SetInfo{Policy: "p", Mode: Leased, Unavailable: FailLocal, LeaseTTL: 5000, UnavailableFor: 300, Limits: []LimitInfo{{Name: "a", Rate: 1, Per: 2, Burst: 3}}},
+			[]byte{1, 'p', 0, 0x81, 8, 1, 'a', 0, 1, 2, 3, 0x21, 0x88, 0x27, 0xac, 2}},
+		{SetInfo{Policy: "p", Enforcement: Shadow, Mode: Soft, SyncInterval: 1000, Source: FromSoft, Limits: []LimitInfo{{Name: "a", Rate: 1, Per: 2, Burst: 3}}},
+			[]byte{1, 'p', 0, 0x81, 25, 1, 'a', 0, 1, 2, 3, 2, 0xe8, 7, 2}},
+		{SetInfo{Policy: "p", Unavailable: FailOpen, Source: FromOpen, Limits: []LimitInfo{{Name: "a", Rate: 1, Per: 2, Burst: 3}}},
+			[]byte{1, 'p', 0, 0x81, 24, 1, 'a', 0, 1, 2, 3, 0x10, 0, 3}},
 		{SetInfo{Policy: "p", Enforcement: Off, Limits: []LimitInfo{{Name: "a", Algorithm: FixedWindow, Rate: 9, Burst: 9}}, Zone: []ZoneShift{{0, 3600}, {300, -1}}},
 			[]byte{1, 'p', 0, 0x81, 6, 1, 'a', 1, 9, 0, 9, 2, 0, 0xa0, 0x38, 0xac, 2, 1}},
 	} {
@@ -206,7 +212,13 @@ func TestSetInfoLayout(t *testing.T) {
 	}
 	for _, bad := range [][]byte{
 		{1, 'p', 0, 0x80, 3},                       // shadow and off
-		{1, 'p', 0, 0x80, 8},                       // a flag that nobody knows
+		{1, 'p', 0, 0x80, 32},                      // a flag that nobody knows
+		{1, 'p', 0, 0x80, 8, 0},                    // modes that say nothing
+		{1, 'p', 0, 0x80, 8, 3, 1},                 // a mode that nobody knows
+		{1, 'p', 0, 0x80, 8, 0x30, 1},              // a failure rule that nobody knows
+		{1, 'p', 0, 0x80, 8, 1, 0},                 // leases that live for no time
+		{1, 'p', 0, 0x80, 16, 0},                   // a source that needs no telling
+		{1, 'p', 0, 0x80, 16, 5},                   // one that nobody knows
 		{1, 'p', 0, 0x80, 4, 0},                    // a zone without shifts
 		{1, 'p', 0, 0x80, 4, 1, 1, 0},              // a first shift that is not at 0
 		{1, 'p', 0, 0x80, 4, 2, 0, 0, 0, 0},        // two at the same time

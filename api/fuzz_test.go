@@ -161,6 +161,7 @@ func FuzzCutSetInfo(f *testing.F) {
 	}}))
 	f.Add(AppendSetInfo(nil, &SetInfo{Policy: "p", Enforcement: Shadow, Limits: []LimitInfo{
 		{Name: "m", Algorithm: FixedWindow, Rate: 9, Burst: 9}}, Zone: []ZoneShift{{0, 3600}, {1774746000, 7200}}}))
+	f.Add(AppendSetInfo(nil, &SetInfo{Policy: "p", Mode: Leased, LeaseTTL: 5000, Unavailable: FailLocal, UnavailableFor: 60000, Source: FromLease}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s, rest, err := CutSetInfo(b)
 		if err != nil {

@@ -13,11 +13,19 @@ import (
 type Policy struct {
 	Name          string  `json:"name"`
 	Limits        []Limit `json:"limits"`
-	Mode          string  `json:"mode,omitempty"`           // strict
-	OnUnavailable string  `json:"on_unavailable,omitempty"` // closed
+	Mode          string  `json:"mode,omitempty"`           // strict, leased, soft or auto
+	OnUnavailable string  `json:"on_unavailable,omitempty"` // closed, open or local
 	Enforcement   string  `json:"enforcement,omitempty"`    // enforce, shadow or off
 	TimeZone      string  `json:"time_zone,omitempty"`      // of fixed windows: "Europe/Berlin"; "" is UTC
 	Revision      uint64  `json:"revision,omitempty"`       // set by the server
+
+	LeaseTTL     Duration `json:"lease_ttl,omitempty"`     // how long a holder may keep tokens; of leased and auto
+	SyncInterval Duration `json:"sync_interval,omitempty"` // how often what was spent locally is charged; of soft
+	HotKeys      []string `json:"hot_keys,omitempty"`      // of auto: keys that are leased from the first take on
+
+	// OnUnavailableFor is how long after it was last heard of the store may be
+	// absent before open and local become closed; 0 is for as long as it lasts.
+	OnUnavailableFor Duration `json:"on_unavailable_for,omitempty"`
 
 	// Headers names what the answers to JSON takes tell beside the draft's fields:
 	// "x-ratelimit" is the triple X-RateLimit-Limit, -Remaining and -Reset.

@@ -20,6 +20,41 @@ const (
 	Off     uint8 = 2 // not decided at all
 )
 
+// The modes of policies, as numbers in [SetInfo.Mode]. A key of a policy of mode
+// auto is strict or leased.
+const (
+	Strict uint8 = 0 // every take is decided in the log
+	Leased uint8 = 1 // takes are spent from tokens that were charged before
+	Soft   uint8 = 2 // takes are spent locally, and charged afterwards
+)
+
+// What decides takes when the store can't, as numbers in [SetInfo.Unavailable].
+const (
+	FailClosed uint8 = 0 // they fail
+	FailOpen   uint8 = 1 // they pass
+	FailLocal  uint8 = 2 // a local bucket decides
+)
+
+// Who decided, as numbers in [SetInfo.Source].
+const (
+	FromStore uint8 = 0
+	FromLease uint8 = 1
+	FromSoft  uint8 = 2
+	FromOpen  uint8 = 3 // the store was unavailable, and the policy says open
+	FromLocal uint8 = 4 // the store was unavailable, and the policy says local
+)
+
+var (
+	modeNames   = [...]string{"strict", "leased", "soft"}
+	sourceNames = [...]string{SourceStore, "lease", "soft", "open", "local"}
+)
+
+// Sources as decisions name them, but for those of [SetInfo.Source].
+const (
+	SourceStore = "store" // of all but takes
+	SourceOff   = "off"   // of a decision that nobody made, the policy's enforcement being off
+)
+
 // LimitInfo is the part of a limit that does not change from result to result.
 type LimitInfo struct {
 	Name      string
@@ -36,6 +71,27 @@ type SetInfo struct {
 	Limits      []LimitInfo
 	Enforcement uint8
 	Zone        []ZoneShift // what fixed windows are aligned to; none is UTC
+
+	Mode        uint8 // Strict, Leased or Soft
+	Unavailable uint8 // FailClosed, FailOpen or FailLocal
+
+	// Milliseconds.
+	LeaseTTL       int64 // of Leased
+	SyncInterval   int64 // of Soft
+	UnavailableFor int64 // of FailOpen and FailLocal; 0 is for as long as it lasts
+
+	Source uint8 // who decided; in replies only
+}
+
+// ModeName is the mode as decisions name it.
+func (s *SetInfo) ModeName() string { return modeNames[s.Mode] }
+
+// SourceName is the source of a take's decision as it is named there.
+func (s *SetInfo) SourceName() string {
+	if s.Enforcement == Off {
+		return SourceOff
+	}
+	return sourceNames[s.Source]
 }
 
 // ZoneShift is a change of a time zone's offset: the Unix time in seconds from
@@ -75,14 +131,23 @@ func CheckZone(zone []ZoneShift) error {
 //
 //	uvarint length, policy; uvarint revision
 //	uvarint the number of limits, at most 64, plus 128 times the flags:
-//	        1 shadow, 2 off, 4 a zone follows the limits
+//	        1 shadow, 2 off, 4 a zone follows the limits, 8 modes follow
+//	        the limits and the zone, 16 a source follows at the end
 //	each limit: uvarint length, name; u8 algorithm: 0 token bucket, 1 fixed
 //	        window, 2 sliding window, 3 concurrency; uvarint rate;
 //	        uvarint per (ns; of a fixed window 0 is a month); uvarint burst
 //	zone:   uvarint number of shifts, 1 to 128; each: uvarint seconds since the
 //	        one before, of the first 0; varint offset in seconds
+//	modes:  u8 bits 0-3 mode: 0 strict, 1 leased, 2 soft; bits 4-7 what decides
+//	        when the store can't: 0 nobody, 1 it is allowed, 2 a local bucket;
+//	        not both 0; then in milliseconds, each at most 2^40:
+//	        leased: uvarint how long a lease may live, from 1
+//	        soft: uvarint the interval of syncs, from 1
+//	        if bits 4-7 are not 0: uvarint how long that holds, 0 is for ever
+//	source: u8 who decided: 1 a lease, 2 a soft bucket, 3 nobody: it is
+//	        allowed, 4 a local bucket
 //
-// A zone is in log entries only: no reply has it.
+// A zone is in log entries only: no reply has it. A source is in replies only.
 const (
 	maxReplyLimit = 64
 
@@ -90,6 +155,10 @@ const (
 	setShadow = 1 << 7
 	setOff    = 1 << 8
 	setZone   = 1 << 9
+	setModes  = 1 << 10
+	setSource = 1 << 11
+
+	maxSetMillis = 1 << 40
 )
 
 // AppendSetInfo appends the encoding of limits.
@@ -106,6 +175,12 @@ func AppendSetInfo(dst []byte, s *SetInfo) []byte {
 	if len(s.Zone) > 0 {
 		n |= setZone
 	}
+	if s.Mode != Strict || s.Unavailable != FailClosed {
+		n |= setModes
+	}
+	if s.Source != FromStore {
+		n |= setSource
+	}
 	dst = binary.AppendUvarint(dst, n)
 	for i := range s.Limits {
 		l := &s.Limits[i]
@@ -117,6 +192,26 @@ func AppendSetInfo(dst []byte, s *SetInfo) []byte {
 	}
 	if len(s.Zone) > 0 {
 		dst = appendZone(dst, s.Zone)
+	}
+	if n&setModes != 0 {
+		dst = appendModes(dst, s)
+	}
+	if n&setSource != 0 {
+		dst = append(dst, s.Source)
+	}
+	return dst
+}
+
+func appendModes(dst []byte, s *SetInfo) []byte {
+	dst = append(dst, s.Mode|s.Unavailable<<4)
+	switch s.Mode {
+	case Leased:
+		dst = binary.AppendUvarint(dst, uint64(s.LeaseTTL))
+	case Soft:
+		dst = binary.AppendUvarint(dst, uint64(s.SyncInterval))
+	}
+	if s.Unavailable != FailClosed {
+		dst = binary.AppendUvarint(dst, uint64(s.UnavailableFor))
 	}
 	return dst
 }
@@ -145,7 +240,7 @@ func CutSetInfo(b []byte) (s SetInfo, rest []byte, err error) {
 		return s, nil, err
 	}
 	flags := n &^ setCount
-	switch flags &^ setZone {
+	switch flags &^ (setZone | setModes | setSource) {
 	case 0:
 	case setShadow:
 		s.Enforcement = Shadow
@@ -180,7 +275,48 @@ func CutSetInfo(b []byte) (s SetInfo, rest []byte, err error) {
 			return s, nil, err
 		}
 	}
+	if flags&setModes != 0 {
+		if b, err = cutModes(b, &s); err != nil {
+			return s, nil, err
+		}
+	}
+	if flags&setSource != 0 {
+		if len(b) == 0 || b[0] == FromStore || b[0] > FromLocal {
+			return s, nil, errShort
+		}
+		s.Source, b = b[0], b[1:]
+	}
 	return s, b, nil
+}
+
+func cutModes(b []byte, s *SetInfo) (rest []byte, err error) {
+	if len(b) == 0 {
+		return nil, errShort
+	}
+	s.Mode, s.Unavailable, b = b[0]&0x0f, b[0]>>4, b[1:]
+	if s.Mode > Soft || s.Unavailable > FailLocal || s.Mode == Strict && s.Unavailable == FailClosed {
+		return nil, fmt.Errorf("mode %d, and %d when the store is unavailable", s.Mode, s.Unavailable)
+	}
+	millis := func(least uint64) (v int64) {
+		var n uint64
+		if err == nil {
+			n, b, err = CutUvarint(b)
+		}
+		if err == nil && (n < least || n > maxSetMillis) {
+			err = fmt.Errorf("a time of %d ms", n)
+		}
+		return int64(n)
+	}
+	switch s.Mode {
+	case Leased:
+		s.LeaseTTL = millis(1)
+	case Soft:
+		s.SyncInterval = millis(1)
+	}
+	if s.Unavailable != FailClosed {
+		s.UnavailableFor = millis(0)
+	}
+	return b, err
 }
 
 func cutZone(b []byte) (zone []ZoneShift, rest []byte, err error) {

@@ -144,8 +144,8 @@ type State struct {
 	RetryAfterMS int64  `json:"retry_after_ms"` // smallest wait, rounded up, after which the same take passes; 0 if it passes now
 	ResetAfterMS int64  `json:"reset_after_ms"` // until the bucket is full, rounded up
 
-	Mode           string       `json:"mode"`   // "strict"
-	Source         string       `json:"source"` // "store"
+	Mode           string       `json:"mode"`   // strict, leased or soft: which trade-off holds for the key
+	Source         string       `json:"source"` // who answered: see [SetInfo.SourceName]
 	PolicyRevision uint64       `json:"policy_revision"`
 	Limits         []LimitState `json:"limits,omitempty"` // of every limit, when there are several; always in a peek
 	Commit         Commit       `json:"commit"`

@@ -457,8 +457,8 @@ func (d *decoder) fill(w *call, it *item, r *api.Result) {
 	out.Allowed = r.Status == api.StatusAllowed || r.Status == api.StatusHeld
 	out.Wait, out.Shadowed = micros(r.Wait), r.Shadowed
 	d.state(r, it.kind == api.Peek, &out.State)
-	if it.kind == api.Take && d.sets[r.Set].Enforcement == api.Off {
-		out.Source = "off"
+	if it.kind == api.Take {
+		out.Source = d.sets[r.Set].SourceName()
 	}
 	if it.kind != api.Take {
 		l := &d.sets[r.Set].Limits[r.Binding]

@@ -27,8 +27,8 @@ type State struct {
 	RetryAfter time.Duration // smallest wait after which the same take passes if nobody else spends: 10ms; 0 if it passes now
 	ResetAfter time.Duration // until the bucket is full: 2s
 
-	Mode           string       // "strict"
-	Source         string       // who decided: "store"; "off" if the policy's enforcement is off, and nobody did
+	Mode           string       // "strict", "leased" or "soft": which trade-off holds for the key
+	Source         string       // who decided: "store", "lease", "soft"; "open" and "local" while the store was unavailable; "off" if the policy's enforcement is off, and nobody did
 	PolicyRevision uint64       // of the policy that decided: 7
 	Limits         []LimitState // every limit, in the policy's order, if there are several; always of a peek
 	Commit         api.Commit   // the place in the shard's log that decided: shard 3, index 884213, offset 17
@@ -83,7 +83,7 @@ func (d *decoder) state(r *api.Result, peek bool, s *State) {
 	s.Remaining = v.Remaining
 	s.RetryAfter = micros(v.RetryAfter)
 	s.ResetAfter = micros(v.ResetAfter)
-	s.Mode, s.Source = "strict", "store"
+	s.Mode, s.Source = set.ModeName(), api.SourceStore
 	s.PolicyRevision = set.Revision
 	if len(r.Limits) == 1 && !peek {
 		return

@@ -278,6 +278,7 @@ func conflict(name string, old *CatalogPolicy, match *uint64, anyMatch, noneMatc
 
 func equalPolicies(a, b *api.Policy) bool {
 	return a.Name == b.Name && a.Mode == b.Mode && a.OnUnavailable == b.OnUnavailable &&
-		a.Enforcement == b.Enforcement && a.TimeZone == b.TimeZone && a.Revision == b.Revision &&
+		a.LeaseTTL == b.LeaseTTL && a.SyncInterval == b.SyncInterval && a.OnUnavailableFor == b.OnUnavailableFor &&
+		slices.Equal(a.HotKeys, b.HotKeys) && a.Enforcement == b.Enforcement && a.TimeZone == b.TimeZone && a.Revision == b.Revision &&
 		slices.Equal(a.Limits, b.Limits) && slices.Equal(a.Headers, b.Headers) && slices.Equal(a.ZoneRules, b.ZoneRules)
 }

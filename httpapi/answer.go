@@ -27,7 +27,7 @@ func (a *answer) state(always bool) api.State {
 		Policy: a.set.Policy, Key: a.key,
 		Limit: info.Burst, Remaining: bind.Remaining,
 		RetryAfterMS: ceil(bind.RetryAfter, 1e3), ResetAfterMS: ceil(bind.ResetAfter, 1e3),
-		Mode: "strict", Source: "store", PolicyRevision: a.set.Revision,
+		Mode: a.set.ModeName(), Source: api.SourceStore, PolicyRevision: a.set.Revision,
 		Commit: a.res.Commit,
 	}
 	if always || len(a.set.Limits) > 1 {
@@ -46,9 +46,7 @@ func (a *answer) decision() api.Decision {
 		Allowed: a.res.Status == api.StatusAllowed || a.res.Status == api.StatusHeld, State: a.state(false), Duplicate: a.res.Duplicate,
 		WaitMS: ceil(a.res.Wait, 1e3), Shadowed: a.res.Shadowed,
 	}
-	if a.set.Enforcement == api.Off {
-		d.Source = "off"
-	}
+	d.Source = a.set.SourceName()
 	return d
 }
 

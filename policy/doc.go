@@ -16,8 +16,13 @@
 //	field           default         values
 //	name            the address's   [a-z0-9][a-z0-9._-]{0,63}, or two of them as ns/name
 //	limits          required        1 to 16
-//	mode            strict          strict
-//	on_unavailable  closed          closed
+//	mode            strict          strict, leased, soft, auto; without a concurrency limit
+//	lease_ttl       5s              duration, 100ms to 1h; of mode leased and auto only
+//	sync_interval   1s              duration, 10ms to 1m; of mode soft only
+//	hot_keys        none            up to 64 keys; of mode auto only
+//	on_unavailable  closed          closed, open, local; without a concurrency limit
+//	on_unavailable_for
+//	                for good        duration, 1s to 8784h; of open and local only
 //	enforcement     enforce         enforce, shadow, off
 //	time_zone       UTC             a name of the IANA database, such as Europe/Berlin;
 //	                                only with a fixed_window limit

@@ -176,29 +176,20 @@ func (c *checker) duration(n *yaml.Node, path string, low, high api.Duration) (a
 	return 0, false
 }
 
-// choice is a field with a closed set of values.
-type choice struct {
-	values []string // those that this version supports; the first is the default
-	later  []string // those that the documentation names and this version does not support
-}
+// choice is the closed set of values of a field; the first is the default.
+type choice []string
 
-func (ch choice) byDefault() string { return ch.values[0] }
+func (ch choice) byDefault() string { return ch[0] }
 
 // pick returns the value that n holds, or the default if it holds none.
 func (c *checker) pick(n *yaml.Node, path string, ch choice) string {
 	s, ok := c.text(n, path)
-	supported := "this version supports only " + ch.byDefault()
-	if len(ch.values) > 1 {
-		supported = "it takes " + strings.Join(ch.values, ", ")
-	}
 	switch {
 	case !ok:
-	case slices.Contains(ch.values, s):
+	case slices.Contains(ch, s):
 		return s
-	case slices.Contains(ch.later, s):
-		c.add(n, path, "this version does not support %s yet, only %s; use that or leave the field out", s, ch.byDefault())
 	default:
-		c.add(n, path, "%s is not a value of this field; %s", quote(s), supported)
+		c.add(n, path, "%s is not a value of this field; it takes %s", quote(s), strings.Join(ch, ", "))
 	}
 	return ch.byDefault()
 }

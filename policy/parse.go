@@ -25,17 +25,16 @@ const (
 )
 
 var (
-	policyFields = []string{"name", "limits", "mode", "on_unavailable", "enforcement", "time_zone", "headers", "revision", "time_zone_rules"}
+	policyFields = []string{"name", "limits", "mode", "lease_ttl", "sync_interval", "hot_keys", "on_unavailable", "on_unavailable_for", "enforcement", "time_zone", "headers", "revision", "time_zone_rules"}
 	limitFields  = []string{"name", "algorithm", "rate", "per", "burst", "max"}
 
-	modes        = choice{[]string{"strict"}, []string{"leased", "soft"}}
-	unavailables = choice{[]string{"closed"}, []string{"open", "local"}}
+	headers = choice{XRateLimit}
 
-	headers = choice{[]string{XRateLimit}, nil}
-
-	// In the order of their numbers in package api.
-	enforcements = choice{[]string{"enforce", "shadow", "off"}, nil}
-	algorithms   = choice{[]string{tokenBucket, fixedWindow, slidingWindow, concurrency}, nil}
+	// In the order of their numbers in package api, which has none for auto.
+	modes        = choice{strict, leased, soft, Auto}
+	unavailables = choice{"closed", "open", "local"}
+	enforcements = choice{"enforce", "shadow", "off"}
+	algorithms   = choice{tokenBucket, fixedWindow, slidingWindow, concurrency}
 )
 
 // XRateLimit is the value of a policy's headers for the X-RateLimit triple.
@@ -151,12 +150,8 @@ func (c *checker) policy(n *yaml.Node, name string) api.Policy {
 	} else if limits != nil {
 		p.Limits = c.limits(limits, "limits")
 	}
-	if v := f["mode"]; v != nil {
-		p.Mode = c.pick(v, "mode", modes)
-	}
-	if v := f["on_unavailable"]; v != nil {
-		p.OnUnavailable = c.pick(v, "on_unavailable", unavailables)
-	}
+	c.mode(f, &p)
+	c.unavailable(f, &p)
 	if v := f["enforcement"]; v != nil {
 		p.Enforcement = c.pick(v, "enforcement", enforcements)
 	}

@@ -74,6 +74,19 @@ enforcement: off
 				{Name: "limit-3", Algorithm: "sliding_window", Rate: 6, Per: minute},
 				{Name: "limit-4", Algorithm: "concurrency", Max: 7},
 			}}},
+		{"a lease and a failure rule get their defaults",
+			"name: a\nmode: leased\non_unavailable: local\nlimits: [{rate: 5, per: 1m}]", "",
+			api.Policy{Name: "a", Mode: "leased", LeaseTTL: api.Duration(5 * time.Second), OnUnavailable: "local", Enforcement: "enforce",
+				Limits: []api.Limit{{Name: "default", Algorithm: "token_bucket", Rate: 5, Per: minute, Burst: 5}}}},
+		{"soft syncs each second unless it says otherwise",
+			"name: a\nmode: soft\nlimits: [{rate: 5, per: 1m}]", "",
+			api.Policy{Name: "a", Mode: "soft", SyncInterval: second, OnUnavailable: "closed", Enforcement: "enforce",
+				Limits: []api.Limit{{Name: "default", Algorithm: "token_bucket", Rate: 5, Per: minute, Burst: 5}}}},
+		{"what belongs to a mode and a failure rule is kept",
+			"name: a\nmode: auto\nlease_ttl: 100ms\nhot_keys: [x, 'user:{7}']\non_unavailable: open\non_unavailable_for: 60s\nlimits: [{rate: 5, per: 1m}]", "",
+			api.Policy{Name: "a", Mode: "auto", LeaseTTL: MinLeaseTTL, HotKeys: []string{"x", "user:{7}"},
+				OnUnavailable: "open", OnUnavailableFor: minute, Enforcement: "enforce",
+				Limits: []api.Limit{{Name: "default", Algorithm: "token_bucket", Rate: 5, Per: minute, Burst: 5}}}},
 		{"the contract's example",
 			`name: api
 limits:
@@ -125,8 +138,8 @@ func TestEveryErrorIsReportedWithItsPlace(t *testing.T) {
 	const some = "\nlimits: [{rate: 5, per: 1m}]\n"
 	cases := []struct{ promise, doc, address, want string }{
 		{"all at once, in the order of lines",
-			`mode: soft
-on_unavailable: local
+			`mode: fast
+on_unavailable: fail
 enforcement: maybe
 limits:
 - rate: "100"
@@ -142,8 +155,8 @@ limits:
 colour: blue
 `, "", `
 1 name: it is missing; give the policy a name
-1 mode: this version does not support soft yet, only strict; use that or leave the field out
-2 on_unavailable: this version does not support local yet, only closed; use that or leave the field out
+1 mode: "fast" is not a value of this field; it takes strict, leased, soft, auto
+2 on_unavailable: "fail" is not a value of this field; it takes closed, open, local
 3 enforcement: "maybe" is not a value of this field; it takes enforce, shadow, off
 5 limits[0].rate: it needs a whole number, not text; remove the quotes
 6 limits[0].per: a duration needs its unit, such as 60s or 60ms
@@ -155,7 +168,7 @@ colour: blue
 12 limits[4].rate: it needs to be 1 to 2147483647, not 0
 13 limits[4].per: it needs to be 1ms to 8784h, not 9000h
 14 limits[4].burst: it needs to be 1 to 2147483647, not 99999999999999999999
-15 colour: unknown field "colour"; the fields here are name, limits, mode, on_unavailable, enforcement, time_zone, headers, revision, time_zone_rules
+15 colour: unknown field "colour"; the fields here are name, limits, mode, lease_ttl, sync_interval, hot_keys, on_unavailable, on_unavailable_for, enforcement, time_zone, headers, revision, time_zone_rules
 `},
 		{"a field may stand once",
 			"name: a\nlimits:\n- rate: 1\n  per: 1s\n  rate: 2\nname: a\n", "", `
@@ -222,6 +235,43 @@ limits:
 10 limits[7].max: it is missing; add the permits that may be held at a time, such as 10
 11 limits[8].max: it needs to be 1 to 2147483647, not 0
 `},
+		{"a field of another mode",
+			`name: a
+mode: soft
+lease_ttl: 1s
+hot_keys: [x]
+on_unavailable_for: 1m
+limits: [{rate: 1, per: 1s}]
+sync_interval: 5ms
+---
+`, "", `
+3 lease_ttl: lease_ttl is for mode leased and auto only; remove it
+4 hot_keys: hot_keys is for mode auto only; remove it
+5 on_unavailable_for: on_unavailable_for is for on_unavailable open and local only; remove it
+7 sync_interval: it needs to be 10ms to 1m, not 5ms
+`},
+		{"an interval of another mode, and times that do not fit milliseconds",
+			"name: a\nmode: leased\nlease_ttl: 100ms1us\nsync_interval: 1s\non_unavailable: open\non_unavailable_for: 1ms\nlimits: [{rate: 1, per: 1s}]", "", `
+3 lease_ttl: it needs whole milliseconds, not 100.001ms
+4 sync_interval: sync_interval is for mode soft only; remove it
+6 on_unavailable_for: it needs to be 1s to 8784h, not 1ms
+`},
+		{"permits come from the store alone",
+			"name: a\nlimits:\n- {rate: 1, per: 1s}\n- {algorithm: concurrency, max: 1}\nmode: leased\non_unavailable: open\n", "", `
+5 mode: "leased" is not for policies with a concurrency limit, as limits[1] is; leave the field out
+6 on_unavailable: "open" is not for policies with a concurrency limit, as limits[1] is; leave the field out
+`},
+		{"hot keys are keys, each once",
+			"name: a\nmode: auto\nhot_keys: [a, \"\", 7, a, {}]\nlimits: [{rate: 1, per: 1s}]", "", `
+3 hot_keys[1]: ` + api.AsProblem(api.CheckKey("")).Detail + `
+3 hot_keys[2]: it needs text, not a number; put it in quotes
+3 hot_keys[3]: "a" is in the list already; remove it
+3 hot_keys[4]: it needs text, not a mapping
+`},
+		{"too many hot keys",
+			"name: a\nmode: auto\nhot_keys: [" + strings.Repeat("k,", 65) + "]\nlimits: [{rate: 1, per: 1s}]", "", `
+3 hot_keys: it has 65 keys; the most is 64
+`},
 		{"a time zone is one that every node knows",
 			"name: a\ntime_zone: Mars/Olympus\nlimits:\n- {algorithm: fixed_window, rate: 1, per: 24h}", "", `
 2 time_zone: "Mars/Olympus" is not a time zone; write a name of the IANA database, such as UTC or Europe/Berlin
@@ -278,10 +328,10 @@ limits:
 1 : the document is empty; it needs at least name and limits
 `},
 		{"null", "null", "", `
-1 : a policy is a mapping of fields (name, limits, mode, on_unavailable, enforcement, time_zone, headers, revision, time_zone_rules), not nothing
+1 : a policy is a mapping of fields (name, limits, mode, lease_ttl, sync_interval, hot_keys, on_unavailable, on_unavailable_for, enforcement, time_zone, headers, revision, time_zone_rules), not nothing
 `},
 		{"a list", "- name: a\n", "", `
-1 : a policy is a mapping of fields (name, limits, mode, on_unavailable, enforcement, time_zone, headers, revision, time_zone_rules), not a list
+1 : a policy is a mapping of fields (name, limits, mode, lease_ttl, sync_interval, hot_keys, on_unavailable, on_unavailable_for, enforcement, time_zone, headers, revision, time_zone_rules), not a list
 `},
 		{"broken YAML, found by the scanner", "name: a\n\tlimits: 1\n", "", `
 2 : this is neither YAML nor JSON: found a tab character that violates indentation

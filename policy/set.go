@@ -21,6 +21,11 @@ type Set struct {
 	// Overrides is asked for the set of each key; nil if the policy has none. It is
 	// no part of what the numbers are.
 	Overrides Overrides
+
+	// Hot is, of a policy of mode auto, the set that hot keys have instead, in mode
+	// leased; and HotKeys are those that the policy names. Else nil.
+	Hot     *Set
+	HotKeys map[string]bool
 }
 
 // NewSet completes a set from its numbers.
@@ -47,11 +52,11 @@ func Unknown(name string) *Set { return NewSet(api.SetInfo{Policy: name}) }
 func Resolve(p *api.Policy) *Set {
 	info := api.SetInfo{
 		Policy: p.Name, Revision: p.Revision,
-		Enforcement: uint8(max(0, slices.Index(enforcements.values, p.Enforcement))),
+		Enforcement: uint8(max(0, slices.Index(enforcements, p.Enforcement))),
 	}
 	for _, l := range p.Limits {
 		n := api.LimitInfo{
-			Name: l.Name, Algorithm: uint8(max(0, slices.Index(algorithms.values, l.Algorithm))),
+			Name: l.Name, Algorithm: uint8(max(0, slices.Index(algorithms, l.Algorithm))),
 			Rate: l.Rate, Per: int64(time.Duration(l.Per)), Burst: l.Burst,
 		}
 		switch n.Algorithm {
@@ -67,5 +72,25 @@ func Resolve(p *api.Policy) *Set {
 		}
 		info.Limits = append(info.Limits, n)
 	}
-	return NewSet(info)
+	resolveModes(p, &info)
+	s := NewSet(info)
+	if p.Mode == Auto {
+		s.heat(p)
+	}
+	return s
+}
+
+// heat adds what hot keys have.
+func (s *Set) heat(p *api.Policy) {
+	q := *p
+	q.Mode = leased
+	s.Hot = Resolve(&q)
+	if s.Hot.Mode != api.Leased {
+		s.Hot = nil
+		return
+	}
+	s.HotKeys = make(map[string]bool, len(p.HotKeys))
+	for _, k := range p.HotKeys {
+		s.HotKeys[k] = true
+	}
 }

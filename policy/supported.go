@@ -19,21 +19,24 @@ func Supported(p *api.Policy) error {
 		field, value string
 		ch           choice
 	}{{"mode", p.Mode, modes}, {"on_unavailable", p.OnUnavailable, unavailables}, {"enforcement", p.Enforcement, enforcements}} {
-		if !slices.Contains(f.ch.values, f.value) {
-			return fmt.Errorf("policy %q: %s %q is not supported, only %s", p.Name, f.field, f.value, strings.Join(f.ch.values, ", "))
+		if !slices.Contains(f.ch, f.value) {
+			return fmt.Errorf("policy %q: %s %q is not supported, only %s", p.Name, f.field, f.value, strings.Join(f.ch, ", "))
 		}
+	}
+	if err := supportedModes(p); err != nil {
+		return err
 	}
 	if err := api.CheckZone(p.ZoneRules); err != nil {
 		return fmt.Errorf("policy %q: %w", p.Name, err)
 	}
 	for _, h := range p.Headers {
-		if !slices.Contains(headers.values, h) {
-			return fmt.Errorf("policy %q: headers %q is not supported, only %s", p.Name, h, strings.Join(headers.values, ", "))
+		if !slices.Contains(headers, h) {
+			return fmt.Errorf("policy %q: headers %q is not supported, only %s", p.Name, h, strings.Join(headers, ", "))
 		}
 	}
 	for i, l := range p.Limits {
-		if !slices.Contains(algorithms.values, l.Algorithm) {
-			return fmt.Errorf("policy %q: limits[%d]: algorithm %q is not supported, only %s", p.Name, i, l.Algorithm, strings.Join(algorithms.values, ", "))
+		if !slices.Contains(algorithms, l.Algorithm) {
+			return fmt.Errorf("policy %q: limits[%d]: algorithm %q is not supported, only %s", p.Name, i, l.Algorithm, strings.Join(algorithms, ", "))
 		}
 		ok := l.Rate > 0 && l.Per > 0
 		switch l.Algorithm {

@@ -18,9 +18,18 @@ func TestWhatParsesIsSupportedAndNothingLaterIs(t *testing.T) {
 		t.Errorf("a parsed policy is not supported: %v", Supported(&p))
 	}
 	for name, change := range map[string]func(*api.Policy){
-		"mode":           func(p *api.Policy) { p.Mode = "leased" },
+		"mode":           func(p *api.Policy) { p.Mode = "fast" },
+		"no lease_ttl":   func(p *api.Policy) { p.Mode = "leased" },
+		"no interval":    func(p *api.Policy) { p.Mode = "soft" },
+		"lease_ttl":      func(p *api.Policy) { p.LeaseTTL = MinLeaseTTL },
+		"sync_interval":  func(p *api.Policy) { p.SyncInterval = MinSyncInterval },
+		"hot_keys":       func(p *api.Policy) { p.HotKeys = []string{"k"} },
+		"unavailability": func(p *api.Policy) { p.OnUnavailableFor = minute },
+		"open permits": func(p *api.Policy) {
+			p.Limits, p.OnUnavailable = []api.Limit{{Name: "c", Algorithm: concurrency, Max: 1}}, "open"
+		},
 		"no mode":        func(p *api.Policy) { p.Mode = "" },
-		"on_unavailable": func(p *api.Policy) { p.OnUnavailable = "open" },
+		"on_unavailable": func(p *api.Policy) { p.OnUnavailable = "fail" },
 		"enforcement":    func(p *api.Policy) { p.Enforcement = "maybe" },
 		"algorithm":      func(p *api.Policy) { p.Limits[0].Algorithm = "leaky" },
 		"no max":         func(p *api.Policy) { p.Limits[0].Algorithm = "concurrency" },

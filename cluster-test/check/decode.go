@@ -362,7 +362,7 @@ func decodeSet(raw []byte) (*numbers, error) {
 	s := &numbers{policy: c.text(), revision: c.uvarint()}
 	n := c.uvarint()
 	flags := n >> 7
-	if n &= 0x7f; n > 64 || flags > 7 || flags&3 == 3 {
+	if n &= 0x7f; n > 64 || flags > 15 || flags&3 == 3 {
 		return nil, fmt.Errorf("it has %d limits and the flags %#x", n, flags)
 	}
 	s.shadow, s.off = flags&1 != 0, flags&2 != 0
@@ -381,6 +381,9 @@ func decodeSet(raw []byte) (*numbers, error) {
 			}
 		}
 	}
+	if flags&8 != 0 {
+		decodeModes(&c)
+	}
 	switch {
 	case c.bad:
 		return nil, errCut
@@ -389,6 +392,22 @@ func decodeSet(raw []byte) (*numbers, error) {
 	}
 	s.complete()
 	return s, nil
+}
+
+// decodeModes reads the trade-offs of a set, which change nothing for a take that
+// is in the log.
+func decodeModes(c *cutter) {
+	both := c.fixed(1)
+	mode, unavailable := both&0x0f, both>>4
+	if both == 0 || mode > 2 || unavailable > 2 {
+		c.bad = true
+	}
+	if mode > 0 && c.positive() == 0 { // milliseconds
+		c.bad = true
+	}
+	if unavailable > 0 {
+		c.positive()
+	}
 }
 
 // decodeZone reads the shifts of a time zone.

@@ -153,12 +153,16 @@ func fields(p api.Policy) map[string]any {
 	delete(doc, "name")
 	delete(doc, "time_zone_rules") // the server's
 	for field, v := range doc {
-		limits, ok := v.([]any)
-		if !ok {
+		list, ok := v.([]any)
+		switch {
+		case !ok:
 			flat[field] = v
 			continue
+		case field != "limits":
+			flat[field] = fmt.Sprintf("%q", list)
+			continue
 		}
-		for _, l := range limits {
+		for _, l := range list {
 			limit := l.(map[string]any)
 			for part, v := range limit {
 				if part != "name" {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -24,7 +25,49 @@ func (a *app) readFile(path string) ([]byte, error) {
 type linted struct {
 	File     string           `json:"file"`
 	Policies []string         `json:"policies"`
+	Notes    []lintNote       `json:"notes,omitempty"`
 	Errors   []api.FieldError `json:"errors"`
+}
+
+// lintNote is what a limit of a policy that is not strict gives up.
+type lintNote struct {
+	Policy string `json:"policy"`
+	Mode   string `json:"mode"`
+	Limit  string `json:"limit"`
+
+	// Of soft: by how many tokens it can be exceeded, over any interval, for each
+	// instance but one that spends.
+	ExceededBy int64 `json:"exceeded_by,omitempty"`
+	// Of leased and auto: how many tokens holders that die can keep from others, and
+	// for how long.
+	Stranded      int64 `json:"stranded,omitempty"`
+	StrandedForMS int64 `json:"stranded_for_ms,omitempty"`
+}
+
+// lintNotes says what a policy gives up.
+func lintNotes(p *api.Policy) (notes []lintNote) {
+	for _, l := range policy.Resolve(p).Limits {
+		n := lintNote{Policy: p.Name, Mode: p.Mode, Limit: l.Name}
+		switch {
+		case p.SyncInterval > 0:
+			n.ExceededBy = policy.SoftBound(&l, time.Duration(p.SyncInterval), 2)
+		case p.LeaseTTL > 0:
+			n.Stranded, n.StrandedForMS = l.Burst, ms(time.Duration(p.LeaseTTL))
+		default:
+			continue
+		}
+		notes = append(notes, n)
+	}
+	return notes
+}
+
+func (n *lintNote) String() string {
+	place := fmt.Sprintf("  %s (%s), limit %s: ", n.Policy, n.Mode, n.Limit)
+	if n.ExceededBy > 0 {
+		return place + fmt.Sprintf("exceeded by at most %d for each instance but one: %d with 3 instances, %d with 10",
+			n.ExceededBy, 2*n.ExceededBy, 9*n.ExceededBy)
+	}
+	return place + fmt.Sprintf("never exceeded; holders that die keep at most %d from others, for at most %s", n.Stranded, span(n.StrandedForMS))
 }
 
 func newPolicyLint(a *app) *cobra.Command {
@@ -59,6 +102,7 @@ func runPolicyLint(a *app, files []string) error {
 		l := linted{File: path, Policies: []string{}, Errors: []api.FieldError{}}
 		for _, d := range docs {
 			l.Policies = append(l.Policies, d.Policy.Name)
+			l.Notes = append(l.Notes, lintNotes(&d.Policy)...)
 		}
 		l.Errors = append(l.Errors, errs...)
 		a.explain(path, errs)
@@ -69,6 +113,9 @@ func runPolicyLint(a *app, files []string) error {
 		for _, l := range answer {
 			if len(l.Errors) == 0 {
 				row(w, l.File, fmt.Sprintf("%d good %s", len(l.Policies), plurals(len(l.Policies), "policy", "policies")))
+				for i := range l.Notes {
+					fmt.Fprintln(w, &l.Notes[i])
+				}
 			}
 		}
 	})
