@@ -21,17 +21,21 @@ import (
 //	uvarint  number of operations, 1 to 10,000; each
 //	           u8       bits 0-3 kind: 0 take, 1 peek, 2 refund, 3 reset,
 //	                    4 reserve, 5 commit, 6 cancel, 7 acquire, 8 renew,
-//	                    9 release; bit 4: a request id follows the key; bit 5:
-//	                    a take may wait; bit 6: a peek has a cost; other bits
-//	                    are 0
+//	                    9 release, 10 lease, 11 sync; bit 4: a request id
+//	                    follows the key; bit 5: a take may wait; bit 6: a peek
+//	                    has a cost; other bits are 0
 //	           uvarint  index of the policy, but for kinds 5, 6, 8 and 9
-//	           uvarint  cost, for kinds 0, 2, 4, 5 and 7, and not 0 if bit 6
+//	           uvarint  cost, for kinds 0, 2, 4, 5, 7, 10 and 11, and not 0 if
+//	                    bit 6; of kind 10 the most that is wanted, of kind 11
+//	                    what was spent
 //	           uvarint  milliseconds that the take may wait, not 0, if bit 5
 //	           uvarint  length of the key, and its bytes, but for 5, 6, 8 and 9
 //	           uvarint  length of the request id, and its bytes, if bit 4
-//	           16 bytes id of the hold, for kinds 4 to 9
-//	           uvarint  time to live in milliseconds, for kinds 4, 7 and 8
+//	           16 bytes id of the hold, for kinds 4 to 10
+//	           uvarint  time to live in milliseconds, for kinds 4, 7, 8 and 10
 //	           u8       on expiry: 0 commit, 1 cancel, for kind 4
+//	           uvarint  the least that is of use, for kind 10
+//	           u64      the instance, for kind 11, little-endian
 //
 // A uvarint is encoding/binary's. Nothing follows the last operation.
 const batchVersion = 1
@@ -64,9 +68,16 @@ const (
 	Acquire Kind = 7
 	Renew   Kind = 8
 	Release Kind = 9
+
+	// Of those who spend tokens from memory. A lease is charged before it is
+	// spent, and settled like a reservation; see [Hold]. A sync charges what was
+	// spent without asking, all of it, into debt if need be, and tells the state
+	// after it. They travel in binary batches only.
+	Lease Kind = 10
+	Sync  Kind = 11
 )
 
-var kindNames = [...]string{"take", "peek", "refund", "reset", "reserve", "commit", "cancel", "acquire", "renew", "release"}
+var kindNames = [...]string{"take", "peek", "refund", "reset", "reserve", "commit", "cancel", "acquire", "renew", "release", "lease", "sync"}
 
 // String is the kind's name in routes, metrics and messages.
 func (k Kind) String() string {
@@ -78,18 +89,24 @@ func (k Kind) String() string {
 
 // hasCost tells the kinds that carry a cost.
 func (k Kind) hasCost() bool {
-	return k == Take || k == Refund || k == Reserve || k == Settle || k == Acquire
+	return k == Settle || k.Charges()
 }
+
+// Charges tells the kinds that charge a bucket or give tokens back to it by
+// themselves. They carry a cost, and may carry a request id, but for a Lease,
+// which is known by its hold.
+func (k Kind) Charges() bool { return k == Take || k == Refund || k == Sync || k.MakesHold() }
 
 // Op is one operation of a batch.
 type Op struct {
 	Kind      Kind
 	Policy    int    // index into Batch.Policies; 0 of the kinds that act on a hold
-	Cost      int64  // 1 to MaxCost, from 0 for a Settle, of the kinds that have one; of a peek the take that it asks about, 0 is 1; else 0
+	Cost      int64  // 1 to MaxCost, from 0 for a Settle and a Sync, of the kinds that have one; of a peek the take that it asks about, 0 is 1; else 0
 	Key       string // "" of the kinds that act on a hold
 	RequestID string // "" is none
 	MaxWait   int64  // of a take: milliseconds for which it may borrow from the future, 0 to MaxWait
-	Hold      *Hold  // of the kinds from Reserve on, else nil
+	Hold      *Hold  // of the kinds from Reserve to Lease, else nil
+	Instance  uint64 // of a Sync: whoever spent, of all that spend from the bucket; else 0
 }
 
 // Session makes a whole batch exactly-once: the state machine keeps the answer
@@ -169,6 +186,9 @@ func AppendOp(dst []byte, op Op) []byte {
 	if op.Kind.MakesHold() {
 		dst = appendHold(dst, &op)
 	}
+	if op.Kind == Sync {
+		dst = binary.LittleEndian.AppendUint64(dst, op.Instance)
+	}
 	return dst
 }
 
@@ -181,7 +201,7 @@ func DecodeOp(b []byte) (op Op, rest []byte, err error) {
 	head := b[0]
 	b = b[1:]
 	op.Kind = Kind(head & 0x0f)
-	if head&^(0x0f|opRequestID|opMaxWait|opPeekCost) != 0 || op.Kind > Release || head&opMaxWait != 0 && op.Kind != Take ||
+	if head&^(0x0f|opRequestID|opMaxWait|opPeekCost) != 0 || op.Kind > Sync || head&opMaxWait != 0 && op.Kind != Take ||
 		head&opPeekCost != 0 && op.Kind != Peek {
 		return op, nil, fmt.Errorf("unknown operation %#02x", head)
 	}
@@ -221,8 +241,14 @@ func DecodeOp(b []byte) (op Op, rest []byte, err error) {
 			return op, nil, errors.New("an empty request id is marked as present")
 		}
 	}
-	if op.Kind.MakesHold() {
+	switch {
+	case op.Kind.MakesHold():
 		op.Hold, b, err = cutHold(b, op.Kind)
+	case op.Kind == Sync:
+		if len(b) < 8 {
+			return op, nil, errShort
+		}
+		op.Instance, b = binary.LittleEndian.Uint64(b), b[8:]
 	}
 	return op, b, err
 }
@@ -236,7 +262,12 @@ func (op *Op) Check() error {
 	if err := CheckKey(op.Key); err != nil {
 		return err
 	}
-	if op.Kind.hasCost() || op.Kind == Peek && op.Cost != 0 {
+	switch {
+	case op.Kind == Sync:
+		if op.Cost < 0 || op.Cost > MaxCost {
+			return NewProblem(InvalidRequest, "the cost is %d; a sync takes 0 to %d", op.Cost, MaxCost)
+		}
+	case op.Kind.hasCost() || op.Kind == Peek && op.Cost != 0:
 		if err := CheckCost(op.Cost); err != nil {
 			return err
 		}

@@ -24,7 +24,7 @@ func sampleBatch(r *rand.Rand) (*Batch, []Op) {
 	}
 	var ops []Op
 	for range 1 + r.IntN(20) {
-		op := Op{Kind: Kind(r.IntN(int(Release) + 1))}
+		op := Op{Kind: Kind(r.IntN(int(Sync) + 1))}
 		if op.Kind.hasCost() {
 			op.Cost = 1 + r.Int64N(MaxCost)
 		}
@@ -35,12 +35,17 @@ func sampleBatch(r *rand.Rand) (*Batch, []Op) {
 				op.RequestID = "id"
 			}
 		}
-		if op.Kind >= Reserve {
+		if op.Kind == Sync {
+			op.Instance = r.Uint64()
+		} else if op.Kind >= Reserve {
 			op.Hold = &Hold{ID: NewHoldID(op.Key, [14]byte{byte(r.Uint32()), 13: byte(r.Uint32())})}
 			if op.Kind.setsTTL() {
 				op.Hold.TTL = 1 + r.Int64N(MaxTTL)
 			}
 			op.Hold.CancelOnExpiry = op.Kind == Reserve && r.IntN(2) == 0
+			if op.Kind == Lease {
+				op.Hold.Need = 1 + r.Int64N(op.Cost)
+			}
 		}
 		if op.Kind == Take && r.IntN(3) == 0 {
 			op.MaxWait = 1 + r.Int64N(MaxWait)
@@ -122,6 +127,8 @@ func TestReplyRoundTrip(t *testing.T) {
 		{Status: StatusError, Code: CostExceedsBurst, Detail: "too much"},
 		{Status: StatusAllowed, Limits: two, Wait: 1 << 40},
 		{Status: StatusAllowed, Limits: two, Shadowed: true, OwnCommit: true, Commit: own},
+		{Status: StatusLeased, Limits: two, Hold: &HoldOutcome{ID: HoldID{1, 15: 2}, Granted: 300}},
+		{Status: StatusState, Limits: two},
 	}
 	b := BeginReply([]byte("before"), len(results), at)
 	for i := range results {

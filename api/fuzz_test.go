@@ -61,6 +61,8 @@ func FuzzDecodeOp(f *testing.F) {
 		{Kind: Acquire, Cost: 1, Key: "k", Hold: &Hold{TTL: MaxTTL}},
 		{Kind: Renew, Hold: &Hold{TTL: 1 << 62}},
 		{Kind: Release, Hold: &Hold{}},
+		{Kind: Lease, Cost: 100, Key: "k", Hold: &Hold{ID: HoldID{15: 1}, TTL: 1, Need: 7}},
+		{Kind: Sync, Cost: 0, Key: "k", Instance: 1 << 63},
 	} {
 		f.Add(AppendOp(nil, op))
 	}
@@ -85,7 +87,7 @@ func FuzzDecodeOp(f *testing.F) {
 func FuzzDecodeReply(f *testing.F) {
 	set := AppendSetInfo(nil, &SetInfo{Policy: "p", Limits: []LimitInfo{{Name: "l", Rate: 1, Per: 1, Burst: 1}}})
 	two := AppendSetInfo(nil, &SetInfo{Policy: "q", Revision: 9, Limits: []LimitInfo{{Name: "a"}, {Name: "b"}}})
-	b := BeginReply(nil, 12, Commit{Shard: 1})
+	b := BeginReply(nil, 13, Commit{Shard: 1})
 	for _, r := range []Result{
 		{Status: StatusAllowed, Limits: []LimitValues{{1, 2, 3}}},
 		{Status: StatusDenied, Set: 1, Binding: 1, Limits: make([]LimitValues, 2), Duplicate: true, OwnCommit: true, Commit: Commit{Shard: 3}},
@@ -99,6 +101,7 @@ func FuzzDecodeReply(f *testing.F) {
 		{Status: StatusSettled, Hold: &HoldOutcome{Committed: 70, Refunded: 30}},
 		{Status: StatusReleased, Duplicate: true},
 		{Status: StatusRenewed},
+		{Status: StatusLeased, Limits: []LimitValues{{1, 2, 3}}, Hold: &HoldOutcome{ID: HoldID{1, 2}, Granted: 9}},
 	} {
 		b = AppendResult(b, &r)
 	}

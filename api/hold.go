@@ -13,7 +13,7 @@ const (
 	DefaultTTL = 30 * 1000
 )
 
-// HoldID names a hold: a reservation or a permit. Whoever takes the request
+// HoldID names a hold: a reservation, a permit or a lease. Whoever takes the request
 // for it chooses the id, and so knows it whatever becomes of the answer. The
 // first two bytes are the slot of the hold's key, big-endian, by which later
 // operations on the hold find their shard; the other 14 are random.
@@ -72,11 +72,12 @@ type Hold struct {
 	ID             HoldID
 	TTL            int64 // milliseconds, 1 to MaxTTL, of the kinds that set it, else 0
 	CancelOnExpiry bool  // of a Reserve: give back what expires; else it counts as committed
+	Need           int64 // of a Lease: the least that is of use, 1 to the cost, which is the most that is wanted; else 0
 }
 
 // MakesHold tells the kinds that make a hold: they carry a policy and a key
 // like a take, and a [Hold].
-func (k Kind) MakesHold() bool { return k == Reserve || k == Acquire }
+func (k Kind) MakesHold() bool { return k == Reserve || k == Acquire || k == Lease }
 
 // OnHold tells the kinds that act on a hold that there is. They carry its id,
 // and neither a policy nor a key.
@@ -95,12 +96,15 @@ func appendHold(dst []byte, op *Op) []byte {
 	if op.Kind.setsTTL() {
 		dst = binary.AppendUvarint(dst, uint64(h.TTL))
 	}
-	if op.Kind == Reserve {
+	switch op.Kind {
+	case Reserve:
 		rule := byte(0)
 		if h.CancelOnExpiry {
 			rule = 1
 		}
 		dst = append(dst, rule)
+	case Lease:
+		dst = binary.AppendUvarint(dst, uint64(h.Need))
 	}
 	return dst
 }
@@ -119,12 +123,19 @@ func cutHold(b []byte, kind Kind) (h *Hold, rest []byte, err error) {
 		}
 		h.TTL = int64(v)
 	}
-	if kind == Reserve {
+	switch kind {
+	case Reserve:
 		if len(b) == 0 || b[0] > 1 {
 			return nil, nil, errShort
 		}
 		h.CancelOnExpiry = b[0] == 1
 		b = b[1:]
+	case Lease:
+		var v uint64
+		if v, b, err = CutUvarint(b); err != nil || v > 1<<62 {
+			return nil, nil, errShort
+		}
+		h.Need = int64(v)
 	}
 	return h, b, nil
 }
@@ -166,6 +177,10 @@ func (op *Op) checkHold() error {
 		return NewProblem(InvalidRequest, "the id of the hold is of slot %d, and its key of slot %d", h.ID.Slot(), Slot(op.Key))
 	case op.Kind.setsTTL() && (h.TTL < 1 || h.TTL > MaxTTL):
 		return NewProblem(InvalidRequest, "the ttl is %d ms; it needs to be 1ms to 24h", h.TTL)
+	case op.Kind == Lease && (h.Need < 1 || h.Need > op.Cost):
+		return NewProblem(InvalidRequest, "a lease of %d needs at least %d; that has to be 1 to the former", op.Cost, h.Need)
+	case op.Kind == Lease && op.RequestID != "":
+		return NewProblem(InvalidRequest, "a lease takes no request_id: it is known by its own id")
 	}
 	return nil
 }
@@ -202,11 +217,13 @@ func (op *Op) Subject() string {
 
 // HoldOutcome is what a result tells of a hold.
 type HoldOutcome struct {
-	ID HoldID // of StatusHeld
+	ID HoldID // of StatusHeld and StatusLeased
+
+	Granted int64 // of StatusLeased: the tokens of each limit that its holder may spend
 
 	// Of StatusSettled, in tokens of each limit: Committed is what the
-	// reservation cost in the end, which is what was reserved less Refunded plus
-	// Charged.
+	// reservation or the lease cost in the end, which is what was charged for it
+	// less Refunded plus Charged.
 	Committed, Refunded, Charged int64
 }
 
@@ -215,8 +232,11 @@ func appendHoldOutcome(dst []byte, r *Result) []byte {
 	if o == nil {
 		o = new(HoldOutcome)
 	}
-	if r.Status == StatusHeld {
+	switch r.Status {
+	case StatusHeld:
 		return append(dst, o.ID[:]...)
+	case StatusLeased:
+		return binary.AppendUvarint(append(dst, o.ID[:]...), uint64(o.Granted))
 	}
 	for _, v := range [...]int64{o.Committed, o.Refunded, o.Charged} {
 		dst = binary.AppendUvarint(dst, uint64(v))
@@ -224,17 +244,22 @@ func appendHoldOutcome(dst []byte, r *Result) []byte {
 	return dst
 }
 
-// cutHoldOutcome reads what a result of this status, [StatusHeld] or
-// [StatusSettled], has about its hold.
+// cutHoldOutcome reads what a result of this status, [StatusHeld],
+// [StatusLeased] or [StatusSettled], has about its hold.
 func cutHoldOutcome(b []byte, s Status) (o *HoldOutcome, rest []byte, err error) {
 	o = new(HoldOutcome)
-	if s == StatusHeld {
+	numbers := []*int64{&o.Committed, &o.Refunded, &o.Charged}
+	if s != StatusSettled {
 		if len(b) < len(o.ID) {
 			return nil, nil, errShort
 		}
-		return o, b[copy(o.ID[:], b):], nil
+		b = b[copy(o.ID[:], b):]
+		numbers = nil
+		if s == StatusLeased {
+			numbers = []*int64{&o.Granted}
+		}
 	}
-	for _, p := range [...]*int64{&o.Committed, &o.Refunded, &o.Charged} {
+	for _, p := range numbers {
 		var v uint64
 		if v, b, err = CutUvarint(b); err != nil || v > 1<<62 {
 			return nil, nil, errShort

@@ -59,6 +59,15 @@ func TestOperationsOnHoldsAreChecked(t *testing.T) {
 		{Kind: Reserve, Key: "k", Cost: 1, Hold: &Hold{ID: id, TTL: 0}},
 		{Kind: Acquire, Key: "k", Cost: 1, Hold: &Hold{ID: id, TTL: MaxTTL + 1}},
 		{Kind: Acquire, Key: "k", Cost: MaxCost + 1, Hold: &Hold{ID: id, TTL: 1}},
+		{Kind: Lease, Key: "k", Cost: 5, Hold: &Hold{ID: id, TTL: 1}},
+		{Kind: Lease, Key: "k", Cost: 5, Hold: &Hold{ID: id, TTL: 1, Need: 6}},
+		{Kind: Lease, Key: "k", Cost: 5, Hold: &Hold{ID: id, TTL: 0, Need: 1}},
+		{Kind: Lease, Key: "k", Cost: 5, Hold: &Hold{ID: other, TTL: 1, Need: 1}},
+		{Kind: Lease, Key: "k", Cost: 5, RequestID: "r", Hold: &Hold{ID: id, TTL: 1, Need: 1}},
+		{Kind: Lease, Key: "k", Cost: MaxCost + 1, Hold: &Hold{ID: id, TTL: 1, Need: 1}},
+		{Kind: Sync, Key: "k", Cost: -1},
+		{Kind: Sync, Key: "k", Cost: MaxCost + 1},
+		{Kind: Sync, Cost: 1},
 		{Kind: Settle, Cost: -1, Hold: &Hold{ID: id}},
 		{Kind: Settle, Cost: MaxCost + 1, Hold: &Hold{ID: id}},
 		{Kind: Settle, Cost: 1, Key: "k", Hold: &Hold{ID: id}},
@@ -75,6 +84,9 @@ func TestOperationsOnHoldsAreChecked(t *testing.T) {
 		{Kind: Reserve, Key: "k", Cost: 1, RequestID: "r", Hold: &Hold{ID: id, TTL: MaxTTL}},
 		{Kind: Settle, Cost: 0, Hold: &Hold{ID: id}},
 		{Kind: Renew, Hold: &Hold{ID: id, TTL: 1}},
+		{Kind: Lease, Key: "k", Cost: 5, Hold: &Hold{ID: id, TTL: 1, Need: 5}},
+		{Kind: Sync, Key: "k"},
+		{Kind: Sync, Key: "k", Cost: MaxCost, RequestID: "r", Instance: 1},
 	} {
 		if err := op.Check(); err != nil {
 			t.Errorf("%v %+v: %v", op.Kind, op, err)
@@ -97,6 +109,8 @@ func TestHoldOperationsLayout(t *testing.T) {
 		{Op{Kind: Acquire, Cost: 1, Key: "k", Hold: &Hold{ID: id, TTL: 5}}, "\x07\x00\x01\x01k" + raw + "\x05"},
 		{Op{Kind: Renew, Hold: &Hold{ID: id, TTL: 5}}, "\x08" + raw + "\x05"},
 		{Op{Kind: Release, Hold: &Hold{ID: id}}, "\x09" + raw},
+		{Op{Kind: Lease, Policy: 1, Cost: 100, Key: "k", Hold: &Hold{ID: id, TTL: 300, Need: 7}}, "\x0a\x01\x64\x01k" + raw + "\xac\x02\x07"},
+		{Op{Kind: Sync, Policy: 1, Cost: 0, Key: "k", RequestID: "r", Instance: 0x0807060504030201}, "\x1b\x01\x00\x01k\x01r\x01\x02\x03\x04\x05\x06\x07\x08"},
 	} {
 		if got := string(AppendOp(nil, tt.op)); got != tt.want {
 			t.Errorf("%v is % x, want % x", tt.op.Kind, got, tt.want)

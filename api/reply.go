@@ -23,9 +23,9 @@ import (
 //	40  results, one an operation, in order; each
 //	      u8       bits 0-3 status: 0 denied, 1 allowed, 2 state, 3 refunded,
 //	               4 reset, 5 error, 6 held, 7 settled, 8 released,
-//	               9 renewed; bit 4 duplicate; bit 5 own commit;
-//	               bit 6 the take has to wait; bit 7 shadowed: allowed or held
-//	               only since the policy's enforcement is "shadow"
+//	               9 renewed, 10 leased; bit 4 duplicate; bit 5 own commit;
+//	               bit 6 the take has to wait; bit 7 shadowed: allowed, held or
+//	               leased only since the policy's enforcement is "shadow"
 //	               if own commit: uvarint shard, index, offset, time_ns
 //	      error:   u8 number of the code, uvarint length, detail
 //	      reset, released, renewed: nothing
@@ -34,7 +34,8 @@ import (
 //	               then for each limit: uvarint remaining,
 //	               uvarint retry-after, uvarint reset-after (microseconds,
 //	               rounded up); at the end, refunded: uvarint tokens given back;
-//	               held: 16 bytes id of the hold; bit 6: uvarint wait
+//	               held: 16 bytes id of the hold; leased: 16 bytes id of the
+//	               hold, uvarint tokens granted; bit 6: uvarint wait
 //	               (microseconds, rounded up)
 //	    limits: uvarint count; each as of [AppendSetInfo], without the zone
 //
@@ -63,14 +64,15 @@ const (
 	StatusReset
 	StatusError
 	StatusHeld     // a reservation or a permit is given
-	StatusSettled  // a reservation is committed or cancelled
+	StatusSettled  // a reservation or a lease is committed or cancelled
 	StatusReleased // a permit is
 	StatusRenewed  // a permit is
+	StatusLeased   // a lease is given, of HoldOutcome.Granted tokens
 )
 
 // Bare tells the statuses whose results tell nothing of a bucket.
 func (s Status) Bare() bool {
-	return s == StatusReset || s == StatusError || s >= StatusSettled
+	return s == StatusReset || s == StatusError || s >= StatusSettled && s <= StatusRenewed
 }
 
 // LimitValues is one limit's part of a result.
@@ -84,7 +86,7 @@ type LimitValues struct {
 type Result struct {
 	Status    Status
 	Duplicate bool
-	Shadowed  bool   // a take that is allowed only since its policy is in shadow
+	Shadowed  bool   // a take, or a hold, that is given only since its policy is in shadow
 	OwnCommit bool   // encode Commit with the result
 	Commit    Commit // always set by decoding
 	Set       int    // index into Reply.Sets
@@ -92,7 +94,7 @@ type Result struct {
 	Limits    []LimitValues
 	Refunded  int64
 	Wait      uint64       // microseconds, rounded up, that an allowed take has to wait
-	Hold      *HoldOutcome // of StatusHeld and StatusSettled, else nil
+	Hold      *HoldOutcome // of StatusHeld, StatusLeased and StatusSettled, else nil
 	Code      Code         // of an error
 	Detail    string       // of an error
 }
@@ -162,7 +164,7 @@ func AppendResult(dst []byte, r *Result) []byte {
 	switch r.Status {
 	case StatusRefunded:
 		dst = binary.AppendUvarint(dst, uint64(r.Refunded))
-	case StatusHeld:
+	case StatusHeld, StatusLeased:
 		dst = appendHoldOutcome(dst, r)
 	}
 	if r.Wait != 0 {
@@ -273,8 +275,8 @@ func (r *Reply) decodeResult(res *Result) (err error) {
 	}
 	head := b[0]
 	b = b[1:]
-	if status := Status(head & statusMask); status > StatusRenewed || head&resultWait != 0 && status != StatusAllowed ||
-		head&resultShadow != 0 && status != StatusAllowed && status != StatusHeld {
+	if status := Status(head & statusMask); status > StatusLeased || head&resultWait != 0 && status != StatusAllowed ||
+		head&resultShadow != 0 && status != StatusAllowed && status != StatusHeld && status != StatusLeased {
 		return fmt.Errorf("unknown status %#02x", head)
 	}
 	// Field by field: what nearly every result leaves as it is, is not written.
@@ -284,6 +286,9 @@ func (r *Reply) decodeResult(res *Result) (err error) {
 	res.Commit.Offset += uint32(r.next)
 	res.Set, res.Binding, res.Refunded, res.Wait = 0, 0, 0, 0
 	res.Limits = res.Limits[:0]
+	if res.Hold != nil {
+		res.Hold = nil
+	}
 	if res.Code != "" || res.Detail != "" {
 		res.Code, res.Detail = "", ""
 	}
@@ -344,7 +349,7 @@ func (r *Reply) decodeResult(res *Result) (err error) {
 			return errShort
 		}
 		res.Refunded = int64(v)
-	case StatusHeld:
+	case StatusHeld, StatusLeased:
 		if res.Hold, b, err = cutHoldOutcome(b, res.Status); err != nil {
 			return err
 		}

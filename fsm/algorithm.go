@@ -71,15 +71,16 @@ func (l *limit) check(v level) ResetReason {
 	return l.checkSlots(v)
 }
 
-// advance brings a level that is of cluster time from to at.
-func (l *limit) advance(v *level, from uint64, at moment) {
+// advance brings a level that is of cluster time from to at, while leased tokens
+// are out on lease; see leased.go.
+func (l *limit) advance(v *level, from uint64, at moment, leased int64) {
 	switch l.algorithm {
 	case api.TokenBucket:
 		l.refill(v, at.now-from)
 	case api.FixedWindow:
-		l.turn(v, at.wall)
+		l.turn(v, at.wall, leased)
 	case api.SlidingWindow:
-		l.slide(v, from, at.now)
+		l.slide(v, from, at.now, leased)
 	}
 }
 
@@ -111,9 +112,9 @@ func (l *limit) wait(v level, at moment, cost int64) uint64 {
 	case api.TokenBucket:
 		return l.untilTokens(v, cost)
 	case api.FixedWindow:
-		return l.windowWait(v, at.wall, cost)
+		return l.windowWait(v, at.wall, cost, 0)
 	case api.SlidingWindow:
-		return l.slidingWait(v, at.now, cost)
+		return l.slidingWait(v, at.now, cost, 0)
 	}
 	return l.slotWait(v, at.now)
 }
@@ -128,7 +129,7 @@ func (l *limit) untilFresh(v level, at moment) uint64 {
 		if v.tokens == l.burst {
 			return 0
 		}
-		return l.windowWait(v, at.wall, l.burst)
+		return l.windowWait(v, at.wall, l.burst, 0)
 	case api.SlidingWindow:
 		return l.slidingReset(v, at.now)
 	}

@@ -277,6 +277,6 @@ func (t *tentative) deny(res *api.Result, cost int64) {
 	for i := range b.set.limits {
 		l, v := &b.set.limits[i], b.lim[i]
 		res.Limits[i].Remaining = max(0, l.left(v, b.at))
-		res.Limits[i].ResetAfter = micros(l.untilFresh(v, b.at))
+		res.Limits[i].ResetAfter = micros(b.untilFresh(i))
 	}
 }

@@ -34,11 +34,18 @@ type bucket struct {
 	// The permits that live, in the order in which they expire; set only if
 	// set.concurrency. It aliases the machine's holds.
 	permits []*holdNode
+
+	// The sum of the leases that count, 0 for most; and these, in the order in
+	// which they expire, set only if leased is not 0. See leased.go.
+	//
+	// Invariant between operations: clamp has nothing to do.
+	leased int64
+	leases []*holdNode
 }
 
 // fresh makes b the bucket that nobody took from yet.
 func (b *bucket) fresh(s *set, at moment) {
-	b.set, b.at = s, at
+	b.set, b.at, b.leased = s, at, 0
 	for i := range s.limits {
 		b.lim[i] = s.limits[i].fresh(at)
 	}
@@ -49,12 +56,15 @@ func (b *bucket) advance(at moment) {
 	dt := at.now - b.at.now
 	for i := range b.set.limits {
 		if l := &b.set.limits[i]; l.algorithm != api.TokenBucket {
-			l.advance(&b.lim[i], b.at.now, at)
+			l.advance(&b.lim[i], b.at.now, at, b.leased)
 		} else if dt != 0 {
 			l.refill(&b.lim[i], dt)
 		}
 	}
 	b.at = at
+	if b.leased != 0 {
+		b.clamp()
+	}
 }
 
 // isFresh says whether b decides as what fresh would make.
@@ -81,6 +91,9 @@ func (b *bucket) adopt(s *set) {
 		}
 	}
 	b.set = s
+	if b.leased != 0 {
+		b.clamp()
+	}
 }
 
 // passes says whether every limit has cost tokens.
@@ -119,7 +132,7 @@ func (b *bucket) charge(cost int64, wait uint64) bool {
 // is not ok, the take is denied, and b unchanged.
 func (b *bucket) borrow(cost, most int64) (wait uint64, ok bool) {
 	wait = b.wait(cost)
-	if wait > uint64(most)*1_000_000 {
+	if wait > uint64(most)*1_000_000 || wait > 0 && !b.lends(cost) {
 		return wait, false
 	}
 	before := b.lim
@@ -133,7 +146,7 @@ func (b *bucket) borrow(cost, most int64) (wait uint64, ok bool) {
 // passes.
 func (b *bucket) wait(cost int64) (longest uint64) {
 	for i := range b.set.limits {
-		longest = max(longest, b.set.limits[i].wait(b.lim[i], b.at, cost))
+		longest = max(longest, b.limitWait(i, cost))
 	}
 	return longest
 }
@@ -143,7 +156,11 @@ func (b *bucket) wait(cost int64) (longest uint64) {
 func (b *bucket) refund(res *api.Result, cost int64) (changed bool) {
 	var given [maxLimits]int64
 	for i := range b.set.limits {
-		given[i] = b.set.limits[i].refund(&b.lim[i], cost)
+		l, v := &b.set.limits[i], &b.lim[i]
+		given[i] = l.refund(v, cost)
+		if b.leased != 0 {
+			given[i] -= l.clamp(v, b.leased)
+		}
 		changed = changed || given[i] > 0
 	}
 	b.describe(res, 1)
@@ -158,6 +175,9 @@ func (b *bucket) giveBack(cost int64, had *set, made moment) (changed bool) {
 		if j := had.named(b.set.names[i]); j >= 0 {
 			changed = b.set.limits[i].giveBack(&b.lim[i], b.at, cost, &had.limits[j], made) > 0 || changed
 		}
+	}
+	if b.leased != 0 {
+		b.clamp()
 	}
 	return changed
 }
@@ -194,6 +214,9 @@ func (b *bucket) describe(res *api.Result, next int64) {
 		} else {
 			left, retry, reset = l.left(v, b.at), l.wait(v, b.at, next), l.untilFresh(v, b.at)
 		}
+		if b.leased != 0 {
+			retry, reset = b.limitWait(i, next), b.untilFresh(i)
+		}
 		res.Limits = append(res.Limits, api.LimitValues{
 			Remaining:  max(0, left),
 			RetryAfter: micros(retry),
@@ -215,7 +238,7 @@ func (b *bucket) deny(res *api.Result, cost int64) {
 	b.describe(res, cost)
 	var longest uint64
 	for i := range b.set.limits {
-		if w := b.set.limits[i].wait(b.lim[i], b.at, cost); w > longest {
+		if w := b.limitWait(i, cost); w > longest {
 			longest, res.Binding = w, i
 		}
 	}

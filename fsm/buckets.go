@@ -20,6 +20,7 @@ type Buckets struct {
 
 	// Since this process started.
 	dropped uint64
+	expired uint64 // tokens of leases that nobody settled
 	resets  [ResetReasons]uint64
 
 	stats stats // for other goroutines, without mu
@@ -130,6 +131,9 @@ func (m *Buckets) apply(index uint64, entry []byte) (*Applied, error) {
 		measured, err := decodeClock(body)
 		if err != nil {
 			return nil, malformed(err)
+		}
+		if len(m.holds.leased) > 0 { // those that end, end by the clock as it was
+			m.expireHolds(len(m.holds.due))
 		}
 		m.clock.correct(measured, m.last, m.sets.calendar > 0)
 	default:
@@ -361,6 +365,20 @@ func (m *Buckets) applyOp(st *staged, offset uint32) opError {
 		if e := m.makeHold(op, st.key, hash, where); e.code != "" {
 			return e
 		}
+	case api.Lease:
+		if e := m.makeLease(op, st.set, st.key, hash, where); e.code != "" {
+			return e
+		}
+	case api.Sync:
+		if b.set.concurrency && !b.set.off {
+			return permitRequired(b.set)
+		}
+		res.Status = api.StatusState
+		if op.Cost > 0 && !b.set.off {
+			b.owe(op.Cost)
+			m.store(hash, where, op.Key, b)
+		}
+		b.describe(res, 1)
 	}
 	res.Set = m.reply.index(b.set)
 	if op.RequestID != "" {
@@ -392,11 +410,11 @@ func hashes(key string) (hash uint64, slot uint16) {
 // bucket. It looks only at what could hurt the machine: whoever made the entry
 // has checked the rest.
 func (m *Buckets) refuse(op *api.Op, slot uint16) opError {
-	charges := op.Kind == api.Take || op.Kind == api.Refund || op.Kind.MakesHold()
+	charges := op.Kind.Charges()
 	switch {
 	case op.Kind.MakesHold() && op.Check() != nil,
 		len(op.Key) < 1 || len(op.Key) > api.MaxKey,
-		charges && (op.Cost < 1 || op.Cost > api.MaxCost),
+		charges && (op.Cost < 1 && op.Kind != api.Sync || op.Cost < 0 || op.Cost > api.MaxCost),
 		op.MaxWait < 0 || op.MaxWait > api.MaxWait,
 		len(op.RequestID) > api.MaxRequestID:
 		p := api.AsProblem(op.Check())
@@ -425,6 +443,9 @@ func (m *Buckets) fetch(b *bucket, hash uint64, key string, s *set) at {
 	if !where.found {
 		b.fresh(s, m.at)
 		m.countPermits(b, key)
+		if len(m.holds.leased) != 0 {
+			m.countLeases(b, hash, key)
+		}
 		return where
 	}
 	st := &m.table.stripes[stripeOf(hash)]
@@ -433,9 +454,16 @@ func (m *Buckets) fetch(b *bucket, hash uint64, key string, s *set) at {
 		m.table.drop(hash, where.loc, &m.sets)
 		b.fresh(s, m.at)
 		m.countPermits(b, key)
+		if len(m.holds.leased) != 0 {
+			m.countLeases(b, hash, key)
+		}
 		return at{}
 	}
-	b.advance(m.at)
+	if len(m.holds.leased) == 0 {
+		b.advance(m.at)
+	} else {
+		m.advanceLeased(b, hash, key, m.at)
+	}
 	m.countPermits(b, key)
 	if b.set != s {
 		b.adopt(s)
@@ -512,11 +540,12 @@ func (m *Buckets) peek(op *api.Op, ps *policy.Set, sets *[][]byte) api.Result {
 	where := m.table.find(hash, s.policy, op.Key, &m.sets)
 	st := &m.table.stripes[stripeOf(hash)]
 	if where.found && b.load(st.record(where.loc), &m.sets, m.last) == ResetNone {
-		b.advance(m.moment())
+		m.advanceLeased(&b, hash, op.Key, m.moment())
 		m.countPermits(&b, op.Key)
 		b.adopt(s)
 	} else {
 		b.fresh(s, m.moment())
+		m.countLeases(&b, hash, op.Key)
 	}
 	m.countPermits(&b, op.Key)
 	*sets = [][]byte{b.set.told}

@@ -55,7 +55,7 @@ func TestAnEntryThatCannotBeAppliedHaltsTheMachine(t *testing.T) {
 		{"no operations", batch(func(b *api.Batch) { b.N = 0 }), "0 operations"},
 		{"too many operations for the bytes", batch(func(b *api.Batch) { b.N = 9 }), "malformed"},
 		{"an operation too few", batch(func(b *api.Batch) { b.Add(take("l", 1)); b.N = 1 }), "bytes follow"},
-		{"an unknown operation", batch(func(b *api.Batch) { b.Ops[0] = 10 }), "unknown operation"},
+		{"an unknown operation", batch(func(b *api.Batch) { b.Ops[0] = 12 }), "unknown operation"},
 		{"a session that acknowledges itself", batch(func(b *api.Batch) { b.Session = api.Session{Seq: 1, Acked: 1} }), "acknowledged"},
 		{"a tick with a body", bodyEntry(kindTick, []byte{1}), "bytes follow"},
 		{"ranges cut short", bodyEntry(kindOwn, []byte{1, 1, 0}), "fill"},

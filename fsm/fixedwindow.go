@@ -30,39 +30,47 @@ func (l *limit) checkWindow(v level) ResetReason {
 	return ResetNone
 }
 
-// turn brings the level into the window of wall.
-func (l *limit) turn(v *level, wall int64) {
+// turn brings the level into the window of wall. Each window that begins brings
+// what is not leased; where nothing is left to bring, a debt stays as it is.
+func (l *limit) turn(v *level, wall, leased int64) {
 	start := l.start(wall)
 	if start <= int64(v.frac) {
 		return
 	}
-	if v.tokens < 0 {
+	switch brings := l.burst - leased; {
+	case v.tokens >= 0:
+		v.tokens = brings
+	case brings <= 0:
+		v.tokens = min(v.tokens, brings)
+	default:
 		n := l.starts(int64(v.frac), start)
-		if n < l.windowsUntil(v.tokens, l.burst) {
-			v.tokens += n * l.burst
+		if n < windowsUntil(v.tokens, brings, brings) {
+			v.tokens += n * brings
 		} else {
-			v.tokens = l.burst
+			v.tokens = brings
 		}
-	} else {
-		v.tokens = l.burst
 	}
 	v.frac = uint64(start)
 }
 
 // windowsUntil returns how many windows must begin until there are want tokens,
-// more than there are now.
-func (l *limit) windowsUntil(tokens, want int64) int64 {
+// more than there are now and no more than each window brings.
+func windowsUntil(tokens, want, brings int64) int64 {
 	if tokens >= 0 {
 		return 1
 	}
-	return (want - tokens + l.burst - 1) / l.burst
+	return (want - tokens + brings - 1) / brings
 }
 
-func (l *limit) windowWait(v level, wall, cost int64) uint64 {
+func (l *limit) windowWait(v level, wall, cost, leased int64) uint64 {
 	if v.tokens >= cost {
 		return 0
 	}
-	start, ok := l.nth(int64(v.frac), l.windowsUntil(v.tokens, cost))
+	brings := l.burst - leased
+	if cost > brings {
+		return never
+	}
+	start, ok := l.nth(int64(v.frac), windowsUntil(v.tokens, cost, brings))
 	if !ok {
 		return never
 	}

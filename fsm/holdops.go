@@ -40,7 +40,7 @@ func (m *Buckets) makeHold(op *api.Op, key uint64, hash uint64, where at) opErro
 		return opError{api.Overloaded, "the shard keeps as many reservations and permits as it can"}
 	default:
 		h := &hold{
-			id: op.Hold.ID, permit: op.Kind == api.Acquire, cancel: op.Hold.CancelOnExpiry,
+			id: op.Hold.ID, kind: op.Kind, cancel: op.Hold.CancelOnExpiry,
 			free: b.set.off || !b.admits(op.Cost),
 			set:  b.set, key: strings.Clone(op.Key), cost: op.Cost,
 			made: m.at, expires: m.expiry(op.Hold),
@@ -109,15 +109,17 @@ func (m *Buckets) applyOnHold(op *api.Op) opError {
 	if n == nil {
 		return m.applyOnEnd(op)
 	}
-	if n.permit != ofPermit(op.Kind) {
+	switch {
+	case (n.kind == api.Acquire) != ofPermit(op.Kind):
 		return unknownHold(op)
-	}
-	if op.Kind == api.Renew {
+	case op.Kind == api.Renew:
 		m.holds.renew(n, m.expiry(op.Hold))
 		m.res.Status = api.StatusRenewed
-		return opError{}
+	case n.kind == api.Lease:
+		m.tell(m.settleLease(n, op.Cost))
+	default:
+		m.tell(m.settle(n, op.Kind, op.Cost))
 	}
-	m.tell(m.settle(n, op.Kind, op.Cost))
 	return opError{}
 }
 
@@ -173,8 +175,8 @@ func (m *Buckets) tell(r *ending) {
 // settle ends a hold, and returns what is remembered of that. cost is what a
 // Settle asks for.
 func (m *Buckets) settle(n *holdNode, by api.Kind, cost int64) *ending {
-	r := ending{id: n.id, by: by, permit: n.permit, print: n.print(), cost: cost, at: m.last}
-	if !n.permit && !n.free {
+	r := ending{id: n.id, by: by, permit: n.kind == api.Acquire, print: n.print(), cost: cost, at: m.last}
+	if n.kind == api.Reserve && !n.free {
 		m.settleReservation(n.hold, &r)
 	}
 	m.holds.remove(n, &m.sets)
@@ -188,7 +190,7 @@ func (m *Buckets) settleReservation(h *hold, r *ending) {
 	if r.cost == h.cost && r.by == api.Settle {
 		return
 	}
-	b, hash := &m.b, h.set.bucketHash(api.Hash(h.key))
+	b, hash := &m.b, h.bucketHash()
 	where := m.fetch(b, hash, h.key, h.set)
 	if r.cost < h.cost {
 		r.refunded = h.cost - r.cost
@@ -207,9 +209,13 @@ func (m *Buckets) settleReservation(h *hold, r *ending) {
 
 // expireHold settles a hold that is overdue by its own rule.
 func (m *Buckets) expireHold(n *holdNode) {
+	if n.kind == api.Lease {
+		m.expireLease(n)
+		return
+	}
 	by, cost := api.Release, int64(0)
 	switch {
-	case n.permit:
+	case n.kind == api.Acquire:
 	case n.cancel:
 		by = api.Cancel
 	default:

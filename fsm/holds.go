@@ -23,8 +23,9 @@ const (
 )
 
 // A hold is a promise that the shard keeps until it is settled or expires: a
-// reservation, whose tokens are charged and may yet be given back, or a permit,
-// which takes one slot of every concurrency limit of its bucket.
+// reservation, whose tokens are charged and may yet be given back, a permit,
+// which takes one slot of every concurrency limit of its bucket, or a lease; of
+// those, leases.go tells what is different.
 //
 //   - A hold lives while the stamp is below its expiry. It is settled, once, by an
 //     operation, or by its expiry: then a reservation counts as committed as it
@@ -50,9 +51,9 @@ const (
 // A hold is never changed once it is made, only replaced: a capture shares it.
 type hold struct {
 	id      api.HoldID
-	permit  bool // else a reservation
-	cancel  bool // of a reservation: its expiry gives it back
-	set     *set // by which it was charged; referred to
+	kind    api.Kind // that makes it: Reserve, Acquire, or Lease
+	cancel  bool     // of a reservation: its expiry gives it back
+	set     *set     // by which it was charged; referred to
 	key     string
 	cost    int64 // what each limit that is not of concurrency was charged
 	free    bool  // nothing was charged: the policy was not enforced
@@ -62,14 +63,15 @@ type hold struct {
 
 // print is the fingerprint of the operation that made h.
 func (h *hold) print() uint64 {
-	op := api.Op{Kind: api.Reserve, Cost: h.cost}
-	if h.permit {
-		op.Kind = api.Acquire
+	op := api.Op{Kind: h.kind, Cost: h.cost}
+	if h.kind == api.Lease { // its cost is what it got, not what was asked for
+		op.Cost = 0
 	}
 	return fingerprint(&op, h.set, api.Hash(h.key))
 }
 
-func (h *hold) takesSlot() bool { return h.permit && !h.free }
+// bucketHash is the place of h's bucket; see set.bucketHash.
+func (h *hold) bucketHash() uint64 { return h.set.bucketHash(api.Hash(h.key)) }
 
 // before is the order in which holds expire, in which no two are equal.
 func (h *hold) before(o *hold) bool { return h.compare(o.expires, &o.id) < 0 }
@@ -89,11 +91,26 @@ type holdNode struct {
 // bucketName is what tells buckets apart.
 type bucketName struct{ policy, key string }
 
-// bucketHolds is the live holds of one bucket, overdue ones included.
+// bucketHolds is the live holds of one bucket, overdue ones included. Those that
+// count for something while they live stand in the order in which they expire.
 type bucketHolds struct {
 	name    bucketName
-	permits []*holdNode // that take a slot, in the order in which they expire
+	permits []*holdNode // that take a slot
+	leases  []*holdNode // that are charged
+	leased  int64       // sum of the leases' costs
 	others  *holdNode   // the newest of a list
+}
+
+// ordered is the list that n belongs in, or nil for the one of the others.
+func (b *bucketHolds) ordered(n *holdNode) *[]*holdNode {
+	switch {
+	case n.free:
+	case n.kind == api.Acquire:
+		return &b.permits
+	case n.kind == api.Lease:
+		return &b.leases
+	}
+	return nil
 }
 
 // holds is the holds of a shard. Every live one is in byID, in due and in
@@ -104,11 +121,18 @@ type holds struct {
 	due      dueHolds
 	ends     ends
 
+	leased map[uint64]int // how many leases count, by the hash of their bucket
+	leases int            // that live, those that count or not
+	tokens int64          // of all leases that count
+
 	max, maxEnds int // the constants if 0; tests set less
 }
 
 func newHolds() holds {
-	return holds{byID: map[api.HoldID]*holdNode{}, byBucket: map[bucketName]*bucketHolds{}, ends: ends{byID: map[api.HoldID]uint64{}}}
+	return holds{
+		byID: map[api.HoldID]*holdNode{}, byBucket: map[bucketName]*bucketHolds{}, leased: map[uint64]int{},
+		ends: ends{byID: map[api.HoldID]uint64{}},
+	}
 }
 
 // has says whether a bucket has live holds.
@@ -123,13 +147,18 @@ func (t *holds) permits(policy, key string, now uint64) []*holdNode {
 	if b == nil {
 		return nil
 	}
-	overdue, _ := slices.BinarySearchFunc(b.permits, now, func(n *holdNode, now uint64) int {
+	return b.permits[overdue(b.permits, now):]
+}
+
+// overdue returns how many of the first of holds are overdue.
+func overdue(holds []*holdNode, now uint64) int {
+	n, _ := slices.BinarySearchFunc(holds, now, func(n *holdNode, now uint64) int {
 		if n.expires <= now {
 			return -1
 		}
 		return 1
 	})
-	return b.permits[overdue:]
+	return n
 }
 
 // add adds a hold, whose set it refers to from now on.
@@ -143,8 +172,11 @@ func (t *holds) add(h *hold) *holdNode {
 	n := &holdNode{hold: h, of: b}
 	t.byID[h.id] = n
 	heap.Push(&t.due, n)
-	if h.takesSlot() {
-		b.insert(n)
+	if h.kind == api.Lease {
+		t.countLease(n, 1)
+	}
+	if l := b.ordered(n); l != nil {
+		insert(l, n)
 		return n
 	}
 	if n.older = b.others; n.older != nil {
@@ -158,8 +190,11 @@ func (t *holds) add(h *hold) *holdNode {
 func (t *holds) remove(n *holdNode, sets *sets) {
 	delete(t.byID, n.id)
 	heap.Remove(&t.due, n.due)
-	if n.takesSlot() {
-		n.of.cut(n)
+	if n.kind == api.Lease {
+		t.countLease(n, -1)
+	}
+	if l := n.of.ordered(n); l != nil {
+		cut(l, n)
 	} else {
 		if n.older != nil {
 			n.older.newer = n.newer
@@ -170,22 +205,37 @@ func (t *holds) remove(n *holdNode, sets *sets) {
 			n.of.others = n.older
 		}
 	}
-	if len(n.of.permits) == 0 && n.of.others == nil {
+	if len(n.of.permits) == 0 && len(n.of.leases) == 0 && n.of.others == nil {
 		delete(t.byBucket, n.of.name)
 	}
 	sets.unref(n.set)
+}
+
+// countLease counts a lease in, by 1, or out, by -1.
+func (t *holds) countLease(n *holdNode, by int) {
+	t.leases += by
+	if n.free {
+		return
+	}
+	cost, hash := int64(by)*n.cost, n.bucketHash()
+	t.tokens += cost
+	n.of.leased += cost
+	if t.leased[hash] += by; t.leased[hash] == 0 {
+		delete(t.leased, hash)
+	}
 }
 
 // renew gives a permit another expiry.
 func (t *holds) renew(n *holdNode, expires uint64) {
 	h := *n.hold
 	h.expires = expires
-	if h.takesSlot() {
-		n.of.cut(n)
+	l := n.of.ordered(n)
+	if l != nil {
+		cut(l, n)
 	}
 	n.hold = &h
-	if h.takesSlot() {
-		n.of.insert(n)
+	if l != nil {
+		insert(l, n)
 	}
 	heap.Fix(&t.due, n.due)
 }
@@ -199,26 +249,30 @@ func (t *holds) drop(policy, key string, sets *sets) {
 	for len(b.permits) > 0 {
 		t.remove(b.permits[len(b.permits)-1], sets)
 	}
+	for len(b.leases) > 0 {
+		t.remove(b.leases[len(b.leases)-1], sets)
+	}
 	for b.others != nil {
 		t.remove(b.others, sets)
 	}
 }
 
-func (b *bucketHolds) find(n *holdNode) int {
-	i, _ := slices.BinarySearchFunc(b.permits, n.hold, func(m *holdNode, h *hold) int { return m.compare(h.expires, &h.id) })
+// find returns where n is, or belongs, in a list in the order of expiry.
+func find(l []*holdNode, n *holdNode) int {
+	i, _ := slices.BinarySearchFunc(l, n.hold, func(m *holdNode, h *hold) int { return m.compare(h.expires, &h.id) })
 	return i
 }
 
-func (b *bucketHolds) insert(n *holdNode) { b.permits = slices.Insert(b.permits, b.find(n), n) }
+func insert(l *[]*holdNode, n *holdNode) { *l = slices.Insert(*l, find(*l, n), n) }
 
-func (b *bucketHolds) cut(n *holdNode) {
-	i := b.find(n)
+func cut(l *[]*holdNode, n *holdNode) {
+	i := find(*l, n)
 	if i == 0 { // the usual way for those that expire
-		b.permits[0] = nil
-		b.permits = b.permits[1:]
+		(*l)[0] = nil
+		*l = (*l)[1:]
 		return
 	}
-	b.permits = slices.Delete(b.permits, i, i+1)
+	*l = slices.Delete(*l, i, i+1)
 }
 
 // dueHolds is a heap of the live holds: the first to expire is at 0.

@@ -13,7 +13,7 @@ import (
 //
 //	16 bytes id
 //	u8       flags: 1 a permit, 2 a reservation that is given back when it
-//	         expires, 4 it is free; other bits are 0
+//	         expires, 4 it is free, 8 a lease; other bits are 0
 //	uvarint  number of its set
 //	uvarint  length of the key, and its bytes
 //	uvarint  cost
@@ -32,6 +32,7 @@ const (
 	holdPermit = 1
 	holdCancel = 2
 	holdFree   = 4
+	holdLease  = 8
 
 	endExpiry = 1 << 4
 )
@@ -49,8 +50,11 @@ func (c *Capture) holdRecords(number []uint32, f *filler) error {
 	slices.SortFunc(c.holds, func(a, b *hold) int { return bytes.Compare(a.id[:], b.id[:]) })
 	for _, h := range c.holds {
 		flags := byte(0)
-		if h.permit {
+		switch h.kind {
+		case api.Acquire:
 			flags |= holdPermit
+		case api.Lease:
+			flags |= holdLease
 		}
 		if h.cancel {
 			flags |= holdCancel
@@ -104,8 +108,15 @@ func (l *loader) hold(r []byte) ([]byte, error) {
 		return nil, errShort
 	}
 	r = r[copy(h.id[:], r):]
-	h.permit, h.cancel, h.free = r[0]&holdPermit != 0, r[0]&holdCancel != 0, r[0]&holdFree != 0
-	if r[0] > holdFree|holdCancel || h.permit && h.cancel {
+	h.cancel, h.free = r[0]&holdCancel != 0, r[0]&holdFree != 0
+	switch r[0] &^ holdFree {
+	case 0, holdCancel:
+		h.kind = api.Reserve
+	case holdPermit:
+		h.kind = api.Acquire
+	case holdLease:
+		h.kind = api.Lease
+	default:
 		return nil, fmt.Errorf("hold %x has the flags %#x", h.id, r[0])
 	}
 	n, r, err := api.CutUvarint(r[1:])
@@ -142,8 +153,32 @@ func (l *loader) hold(r []byte) ([]byte, error) {
 		return nil, fmt.Errorf("hold %x is not in its place", h.id)
 	}
 	l.holdID = h.id
+	if h.kind == api.Lease && span > api.MaxTTL*1_000_000 {
+		return nil, fmt.Errorf("lease %x lives too long", h.id)
+	}
 	l.state.holds.add(h)
 	return r, nil
+}
+
+// checkLeases checks that no bucket has given more than a level can hold.
+func (l *loader) checkLeases() error {
+	for name, t := range l.state.holds.byBucket { // order-free: any that fails is refused
+		if len(t.leases) == 0 {
+			continue
+		}
+		from, hash := l.state.last, t.leases[0].bucketHash()
+		if where := l.state.table.find(hash, name.policy, name.key, &l.state.sets); where.found {
+			from = binary.LittleEndian.Uint64(l.state.table.stripes[stripeOf(hash)].record(where.loc)[4:])
+		}
+		leased := int64(0)
+		for _, n := range t.leases[overdue(t.leases, from):] {
+			leased += n.cost
+		}
+		if leased > maxBurst {
+			return fmt.Errorf("%d tokens are leased of bucket %q", leased, name.key)
+		}
+	}
+	return nil
 }
 
 func (l *loader) ending(r []byte) ([]byte, error) {

@@ -213,12 +213,16 @@ func holdText(r *api.Result) string {
 		return "error " + string(r.Code)
 	}
 	out := map[api.Status]string{api.StatusDenied: "denied", api.StatusAllowed: "allowed", api.StatusRefunded: "refunded",
-		api.StatusReset: "reset", api.StatusHeld: "held", api.StatusSettled: "settled", api.StatusReleased: "released", api.StatusRenewed: "renewed"}[r.Status]
+		api.StatusReset: "reset", api.StatusHeld: "held", api.StatusSettled: "settled", api.StatusReleased: "released", api.StatusRenewed: "renewed",
+		api.StatusState: "state", api.StatusLeased: "leased"}[r.Status]
 	if r.Duplicate {
 		out += " again"
 	}
 	for _, v := range r.Limits {
 		out += fmt.Sprint(" ", v.Remaining)
+	}
+	if r.Status == api.StatusLeased {
+		out += fmt.Sprintf(" of %d", r.Hold.Granted)
 	}
 	if r.Status == api.StatusSettled {
 		out += fmt.Sprintf(" %d-%d+%d", r.Hold.Committed, r.Hold.Refunded, r.Hold.Charged)

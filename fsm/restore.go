@@ -286,6 +286,9 @@ func (l *loader) finish() error {
 	if l.typ == 0 || l.answers > 0 {
 		return errors.New("it ends too early")
 	}
+	if err := l.checkLeases(); err != nil {
+		return err
+	}
 	st.sets.collect()
 	got := []int{len(st.sets.byBytes), st.table.n, st.dedup.n, len(st.sessions.byID), len(st.holds.byID), st.holds.ends.len()}
 	for i, want := range []uint64{l.want.sets, l.want.buckets, l.want.ids, l.want.sessions, l.want.holds, l.want.ends} {

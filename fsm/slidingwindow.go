@@ -38,17 +38,19 @@ func (l *limit) checkSliding(v level) ResetReason {
 	return ResetNone
 }
 
-// slide brings a level from the window of one stamp to that of another.
-func (l *limit) slide(v *level, from, now uint64) {
+// slide brings a level from the window of one stamp to that of another. What is
+// leased counts as used in each window that begins.
+func (l *limit) slide(v *level, from, now uint64, leased int64) {
 	_, current, next := windows(*v)
+	used, lent := min(next+uint64(leased), maxBurst), uint64(leased)
 	switch now/l.per - from/l.per {
 	case 0:
 	case 1:
-		*v = level{tokens: int64(next), frac: current << 32}
+		*v = level{tokens: int64(used), frac: current << 32}
 	case 2:
-		*v = level{frac: next << 32}
+		*v = level{tokens: leased, frac: used << 32}
 	default:
-		*v = level{}
+		*v = level{tokens: leased, frac: lent << 32}
 	}
 }
 
@@ -86,23 +88,27 @@ func (l *limit) room(previous, current, cost uint64) (e uint64, ok bool) {
 	return l.per - covered, covered > 0
 }
 
-func (l *limit) slidingWait(v level, now uint64, cost int64) uint64 {
+func (l *limit) slidingWait(v level, now uint64, cost, leased int64) uint64 {
 	previous, current, next := windows(v)
-	e, c := now%l.per, uint64(cost)
+	e, c, lent := now%l.per, uint64(cost), uint64(leased)
 	if next == 0 {
 		if first, ok := l.room(previous, current, c); ok {
 			return max(first, e) - e
 		}
 	}
+	// In the windows to come, as slide makes them.
 	wait := l.per - e
-	if first, ok := l.room(current, next, c); ok {
+	if first, ok := l.room(current, next+lent, c); ok {
 		return wait + first
 	}
 	wait += l.per
-	if first, ok := l.room(next, 0, c); ok {
+	if first, ok := l.room(next+lent, lent, c); ok {
 		return wait + first
 	}
-	return wait + l.per
+	if first, ok := l.room(lent, lent, c); ok {
+		return wait + l.per + first
+	}
+	return never
 }
 
 // slidingReset returns when no window counts any more.

@@ -30,19 +30,22 @@ type Stats struct {
 	Sets      int // distinct sets of limits in use
 	DedupIDs  int // request ids remembered
 	Sessions  int
-	Holds     int    // reservations and permits that live
-	Settled   int    // and those whose end is remembered
+	Holds     int    // reservations, permits and leases that live
+	Settled   int    // reservations and permits whose end is remembered
+	Leases    int    // of Holds
+	Leased    int64  // tokens of the leases that live
 	SlotsFrom uint64 // version of the slot map that ownership is from; 0 before any
 	Calendar  int    // of Sets, those with windows of the calendar: see EncodeClock
 
 	// Since this process started or restored; not part of the state.
 	Dropped uint64               // full buckets
+	Expired uint64               // tokens of leases that nobody settled
 	Resets  [ResetReasons]uint64 // impossible buckets
 }
 
 // stats is Stats for other goroutines to read: written when an entry ends.
 type stats struct {
-	index, stamp, buckets, bytes, sets, dedup, sessions, holds, settled, slots, calendar, dropped atomic.Uint64
+	index, stamp, buckets, bytes, sets, dedup, sessions, holds, settled, slots, calendar, dropped, leases, leased, expired atomic.Uint64
 
 	resets [ResetReasons]atomic.Uint64
 }
@@ -57,6 +60,9 @@ func (m *Buckets) publish() {
 	m.stats.sessions.Store(uint64(len(m.sessions.byID)))
 	m.stats.holds.Store(uint64(len(m.holds.byID)))
 	m.stats.settled.Store(uint64(m.holds.ends.len()))
+	m.stats.leases.Store(uint64(m.holds.leases))
+	m.stats.leased.Store(uint64(m.holds.tokens))
+	m.stats.expired.Store(m.expired)
 	m.stats.slots.Store(m.owned.version)
 	m.stats.calendar.Store(uint64(m.sets.calendar))
 	m.stats.dropped.Store(m.dropped)
@@ -75,7 +81,8 @@ func (m *Buckets) Stats() Stats {
 		Sessions: int(m.stats.sessions.Load()), SlotsFrom: m.stats.slots.Load(),
 		Calendar: int(m.stats.calendar.Load()),
 		Holds:    int(m.stats.holds.Load()), Settled: int(m.stats.settled.Load()),
-		Dropped: m.stats.dropped.Load(),
+		Leases: int(m.stats.leases.Load()), Leased: int64(m.stats.leased.Load()),
+		Dropped: m.stats.dropped.Load(), Expired: m.stats.expired.Load(),
 	}
 	for i := range s.Resets {
 		s.Resets[i] = m.stats.resets[i].Load()

@@ -163,7 +163,7 @@ func (b *bucket) load(r []byte, sets *sets, now uint64) ResetReason {
 	if s == nil || s.refusal.code != "" || len(s.limits) != int(r[14]) {
 		return ResetBadSet
 	}
-	b.set, b.at.now = s, binary.LittleEndian.Uint64(r[4:])
+	b.set, b.leased, b.at.now = s, 0, binary.LittleEndian.Uint64(r[4:])
 	if b.at.now > now {
 		return ResetFutureStamp
 	}

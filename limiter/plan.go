@@ -184,7 +184,7 @@ func (l *Limiter) check(op *api.Op, b *api.Batch, sets []*policy.Set, override *
 	if err := op.Check(); err != nil {
 		return api.AsProblem(err)
 	}
-	if op.RequestID != "" && op.Kind != api.Take && op.Kind != api.Refund && !op.Kind.MakesHold() {
+	if op.RequestID != "" && !op.Kind.Charges() {
 		return api.NewProblem(api.InvalidRequest, "a %s takes no request_id", op.Kind)
 	}
 	if b.Atomic && op.Kind != api.Take {
