@@ -1,0 +1,74 @@
+package lease
+
+import "github.com/rlstore/rlstore/api"
+
+// The soft mode: a bucket of this process decides, and now and then what it has
+// spent is charged in the store, which answers how the bucket of all stands.
+
+// interval is the nanoseconds between two syncs.
+func (e *Entry) interval() int64 { return e.told.Set.SyncInterval * 1_000_000 }
+
+// quietSyncs is how many intervals without a take end an entry.
+const quietSyncs = 10
+
+// lookSoft asks for a sync if somebody came since the last one, and returns when
+// to look again, or 0. e.mu is held.
+func (e *Entry) lookSoft(now int64) int64 {
+	if e.asking != nil { // and what it took with it may come back
+		return now + e.interval()/4
+	}
+	spent, used := e.soft.takeSpent(now)
+	switch {
+	case used:
+		e.usedAt = now
+		e.sync(now, spent)
+	case now-e.usedAt >= quietSyncs*e.interval():
+		e.end(now)
+		return 0
+	}
+	return now + e.interval()
+}
+
+// sync charges what was spent. e.mu is held.
+func (e *Entry) sync(now, spent int64) {
+	a := e.newAsk(now, nil)
+	// One operation charges no more than a take may cost.
+	for {
+		n := min(spent, api.MaxCost)
+		a.Ops = append(a.Ops, api.Op{Kind: api.Sync, Key: e.key, Cost: n, Instance: e.t.cfg.Instance})
+		if spent -= n; spent == 0 {
+			break
+		}
+	}
+	a.main = len(a.Ops) - 1
+	e.asking = a
+	e.out = append(e.out, a)
+}
+
+// synced takes in the answer to a. e.mu is held.
+func (e *Entry) synced(now int64, a *Ask) {
+	var kept int64
+	for i := range a.Ops {
+		if !a.known[i] {
+			kept += a.Ops[i].Cost
+		}
+	}
+	e.soft.keepSpent(kept)
+	switch {
+	case a.told == nil && !a.refused:
+	case a.refused || !keeps(a.told.Set) || a.told.Set.Mode != e.mode:
+		e.end(now)
+	default:
+		e.hear(now, a.told)
+		if !e.gone {
+			e.soft.tell(now, a.told)
+		}
+	}
+}
+
+// endSoft charges what is left to be charged. e.mu is held.
+func (e *Entry) endSoft(now int64) {
+	if spent := e.soft.end(now); spent > 0 && e.asking == nil {
+		e.sync(now, spent)
+	}
+}
