@@ -21,6 +21,7 @@ import (
 // that are never forgotten.
 type fake struct {
 	nodes []*httptest.Server
+	local map[string]http.Handler // by host, if there is no network; see newBubbleFake
 
 	mu       sync.Mutex
 	slots    api.SlotMap
@@ -76,17 +77,7 @@ type fault struct {
 // newFake starts nodes that share shards evenly, and one policy, "api", with a
 // burst of 1000.
 func newFake(t testing.TB, nodes int, shards uint32) *fake {
-	f := &fake{
-		slots:    api.EvenSlotMap(shards),
-		shards:   map[uint32]*fakeShard{},
-		policies: map[string]api.Policy{},
-		used:     map[bucket]int64{}, charged: map[bucket]int64{},
-		ids: map[string]remembered{},
-	}
-	f.policy("api", 1000)
-	for s := uint32(0); s <= shards; s++ {
-		f.shards[s] = &fakeShard{leader: int(s) % nodes, term: 1, sessions: map[[16]byte]*fakeSession{}}
-	}
+	f := newModel(nodes, shards)
 	for n := range nodes {
 		s := httptest.NewServer(f.handler(n))
 		f.nodes = append(f.nodes, s)
@@ -98,12 +89,66 @@ func newFake(t testing.TB, nodes int, shards uint32) *fake {
 	return f
 }
 
+// newBubbleFake is newFake for a bubble of testing/synctest, where time passes when
+// everybody waits: between its clients and its nodes there is no network.
+func newBubbleFake(nodes int, shards uint32) *fake {
+	f := newModel(nodes, shards)
+	f.local = map[string]http.Handler{}
+	for n := range nodes {
+		f.nodes = append(f.nodes, &httptest.Server{URL: "http://" + id(n)})
+		f.local[id(n)] = f.handler(n)
+	}
+	return f
+}
+
+// newModel is a fake without nodes.
+func newModel(nodes int, shards uint32) *fake {
+	f := &fake{
+		slots:    api.EvenSlotMap(shards),
+		shards:   map[uint32]*fakeShard{},
+		policies: map[string]api.Policy{},
+		used:     map[bucket]int64{}, charged: map[bucket]int64{},
+		ids: map[string]remembered{},
+	}
+	f.policy("api", 1000)
+	for s := uint32(0); s <= shards; s++ {
+		f.shards[s] = &fakeShard{leader: int(s) % nodes, term: 1, sessions: map[[16]byte]*fakeSession{}}
+	}
+	return f
+}
+
+// RoundTrip implements [http.RoundTripper], for the nodes of newBubbleFake.
+func (f *fake) RoundTrip(r *http.Request) (*http.Response, error) {
+	w, done := httptest.NewRecorder(), make(chan error, 1)
+	go func() {
+		defer func() {
+			if recover() != nil {
+				done <- io.ErrUnexpectedEOF
+			}
+		}()
+		f.local[r.URL.Host].ServeHTTP(w, r)
+		done <- nil
+	}()
+	select {
+	case err := <-done:
+		if err != nil {
+			return nil, err
+		}
+		return w.Result(), nil
+	case <-r.Context().Done():
+		return nil, r.Context().Err()
+	}
+}
+
 // client returns a client of all nodes, closed at the end of the test.
 func (f *fake) client(t testing.TB, opts ...client.Option) *client.Client {
 	t.Helper()
 	var urls []string
 	for _, s := range f.nodes {
 		urls = append(urls, s.URL)
+	}
+	if f.local != nil {
+		opts = append(opts, client.WithHTTPClient(&http.Client{Transport: f}))
 	}
 	c, err := client.New(urls, opts...)
 	if err != nil {

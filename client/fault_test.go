@@ -11,7 +11,9 @@ import (
 	"net/http/httptest"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/rlstore/rlstore/api"
@@ -144,81 +146,84 @@ func TestWhatIsNotAppliedIsTriedAgain(t *testing.T) {
 	}
 }
 
+// In a bubble: on a busy machine, a real deadline may pass before anything was sent.
 func TestEndOfTheContextTellsWhatIsKnown(t *testing.T) {
-	hang := make(chan struct{})
-	t.Cleanup(func() { close(hang) })
 	busy := api.NewProblem(api.Overloaded, "too much to do")
 	busy.RetryAfter = 10 * time.Second
 	for _, x := range []struct {
 		name  string
 		fault fault
+		hangs bool
 		want  error
 		not   error
 	}{
-		{"refused until the end", fault{problem: busy}, client.ErrUnavailable, client.ErrOutcomeUnknown},
-		{"no answer", fault{wait: hang}, client.ErrOutcomeUnknown, client.ErrUnavailable},
-		{"answers get lost", fault{cut: true}, client.ErrOutcomeUnknown, client.ErrUnavailable},
+		{"refused until the end", fault{problem: busy}, false, client.ErrUnavailable, client.ErrOutcomeUnknown},
+		{"no answer", fault{}, true, client.ErrOutcomeUnknown, client.ErrUnavailable},
+		{"answers get lost", fault{cut: true}, false, client.ErrOutcomeUnknown, client.ErrUnavailable},
 	} {
 		t.Run(x.name, func(t *testing.T) {
-			f := newFake(t, 2, 1)
-			c := f.client(t)
-			mustTake(t, c, "k")
-			f.inject(func(int, *api.Batch) *fault { return &x.fault })
-			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-			defer cancel()
-			_, err := c.Take(ctx, "api", "k", 1)
-			if !errors.Is(err, x.want) || errors.Is(err, x.not) || !errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("deadline: %v", err)
-			}
-			ctx, cancel = context.WithCancel(t.Context())
-			before := f.count()
-			go func() {
-				for f.count() == before || x.want == client.ErrUnavailable && client.OnWire(c) {
-					time.Sleep(time.Millisecond)
+			synctest.Test(t, func(t *testing.T) {
+				f := newBubbleFake(2, 1)
+				c := f.client(t)
+				mustTake(t, c, "k")
+				if x.hangs {
+					x.fault.wait = make(chan struct{})
 				}
+				f.inject(func(int, *api.Batch) *fault { return &x.fault })
+				ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+				defer cancel()
+				_, err := c.Take(ctx, "api", "k", 1)
+				if !errors.Is(err, x.want) || errors.Is(err, x.not) || !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("deadline: %v", err)
+				}
+				ctx, cancel = context.WithCancel(t.Context())
+				go func() {
+					synctest.Wait() // until the batch is on the wire, or between two attempts
+					cancel()
+				}()
+				rs, err := c.TakeBatch(ctx, []client.Request{{Policy: "api", Key: "k"}, {Policy: "nope", Key: ""}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err = rs[0].Err; !errors.Is(err, x.want) || errors.Is(err, x.not) || !errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("cancelled: %v", err)
+				}
+				if err = rs[1].Err; !errors.Is(err, client.ErrInvalidRequest) {
+					t.Error(err)
+				}
+				ctx, cancel = context.WithCancel(t.Context())
 				cancel()
-			}()
-			rs, err := c.TakeBatch(ctx, []client.Request{{Policy: "api", Key: "k"}, {Policy: "nope", Key: ""}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err = rs[0].Err; !errors.Is(err, x.want) || errors.Is(err, x.not) || !errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("cancelled: %v", err)
-			}
-			if err = rs[1].Err; !errors.Is(err, client.ErrInvalidRequest) {
-				t.Error(err)
-			}
-			ctx, cancel = context.WithCancel(t.Context())
-			cancel()
-			if _, err := c.Take(ctx, "api", "k", 1); !errors.Is(err, client.ErrUnavailable) || !errors.Is(err, context.Canceled) {
-				t.Errorf("ended before: %v", err)
-			}
+				if _, err := c.Take(ctx, "api", "k", 1); !errors.Is(err, client.ErrUnavailable) || !errors.Is(err, context.Canceled) {
+					t.Errorf("ended before: %v", err)
+				}
+			})
 		})
 	}
 }
 
+// In a bubble, with the real HTTP client, whose dials are refused.
 func TestDeadClusterIsUnavailable(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Close() // nobody listens any more
-	c, err := client.New([]string{"http://" + l.Addr().String()}, client.WithTimeout(50*time.Millisecond))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	var op *net.OpError
-	_, err = c.Take(t.Context(), "api", "k", 1)
-	if !errors.Is(err, client.ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, client.ErrOutcomeUnknown) || !errors.As(err, &op) {
-		t.Errorf("take: %v", err)
-	}
-	if _, err = c.PutPolicy(t.Context(), api.Policy{Name: "p"}); !errors.Is(err, client.ErrUnavailable) || errors.Is(err, client.ErrOutcomeUnknown) {
-		t.Errorf("put: %v", err)
-	}
-	if _, err = c.Cluster(t.Context()); !errors.Is(err, client.ErrUnavailable) {
-		t.Errorf("cluster: %v", err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		refuse := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+			return nil, &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
+		}}
+		c, err := client.New([]string{"http://n1"}, client.WithHTTPClient(&http.Client{Transport: refuse}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		var op *net.OpError
+		_, err = c.Take(t.Context(), "api", "k", 1)
+		if !errors.Is(err, client.ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, client.ErrOutcomeUnknown) || !errors.As(err, &op) {
+			t.Errorf("take: %v", err)
+		}
+		if _, err = c.PutPolicy(t.Context(), api.Policy{Name: "p"}); !errors.Is(err, client.ErrUnavailable) || errors.Is(err, client.ErrOutcomeUnknown) {
+			t.Errorf("put: %v", err)
+		}
+		if _, err = c.Cluster(t.Context()); !errors.Is(err, client.ErrUnavailable) {
+			t.Errorf("cluster: %v", err)
+		}
+	})
 }
 
 func TestClusterThatDiesLaterIsUnavailable(t *testing.T) {
@@ -516,31 +521,32 @@ func TestOneCallersRefusalIsNotTheOthers(t *testing.T) {
 }
 
 func TestTheClientsOwnTimeout(t *testing.T) {
-	f := newFake(t, 1, 1)
-	const timeout = 80 * time.Millisecond
-	c := f.client(t, client.WithTimeout(timeout), client.WithMaxInFlight(1))
-	mustTake(t, c, "k")
-	hang := make(chan struct{})
-	f.inject(func(int, *api.Batch) *fault { return &fault{wait: hang} })
-	start := time.Now()
-	if _, err := c.Take(context.Background(), "api", "k", 1); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, client.ErrOutcomeUnknown) {
-		t.Errorf("in flight: %v", err)
-	}
-	// A context's own deadline goes before, and those behind do not wait for it.
-	var wg sync.WaitGroup
-	before := f.count()
-	wg.Go(func() { mustTake(t, c, "k") })
-	poll(t, "the flight", func() bool { return f.count() > before })
-	for range 5 {
-		if _, err := c.Take(context.Background(), "api", "k", 1); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, client.ErrUnavailable) {
-			t.Errorf("queued: %v", err)
+	synctest.Test(t, func(t *testing.T) {
+		f := newBubbleFake(1, 1)
+		const timeout = 80 * time.Millisecond
+		c := f.client(t, client.WithTimeout(timeout), client.WithMaxInFlight(1))
+		mustTake(t, c, "k")
+		hang := make(chan struct{})
+		f.inject(func(int, *api.Batch) *fault { return &fault{wait: hang} })
+		start := time.Now()
+		if _, err := c.Take(context.Background(), "api", "k", 1); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, client.ErrOutcomeUnknown) {
+			t.Errorf("in flight: %v", err)
 		}
-	}
-	if d := time.Since(start); d < 6*timeout {
-		t.Errorf("six timeouts of %v took %v", timeout, d)
-	}
-	close(hang)
-	wg.Wait()
+		// A context's own deadline goes before, and those behind do not wait for it.
+		var wg sync.WaitGroup
+		wg.Go(func() { mustTake(t, c, "k") })
+		synctest.Wait() // until it flies
+		for range 5 {
+			if _, err := c.Take(context.Background(), "api", "k", 1); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, client.ErrUnavailable) {
+				t.Errorf("queued: %v", err)
+			}
+		}
+		if d := time.Since(start); d != 6*timeout {
+			t.Errorf("six timeouts of %v took %v", timeout, d)
+		}
+		close(hang)
+		wg.Wait()
+	})
 }
 
 func TestCloseEndsWhatWaits(t *testing.T) {

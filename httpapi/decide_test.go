@@ -1,9 +1,11 @@
 package httpapi
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -448,10 +450,16 @@ func TestARequestEndsInItsTime(t *testing.T) {
 }
 
 func TestMoreRequestsThanTheNodeTakesAreRefusedAtOnce(t *testing.T) {
-	w := newWorld(t, func(c *Config) { c.MaxInFlight, c.RequestTimeout = 1, time.Second })
+	w := newWorld(t, func(c *Config) { c.MaxInFlight, c.RequestTimeout = 1, time.Minute })
 	w.set(func() { w.hold = true })
-	first := make(chan response)
-	go func() { first <- w.post("/v1/take", `{"policy":"api","key":"k"}`) }()
+	ctx, leave := context.WithCancel(t.Context())
+	first := make(chan struct{})
+	go func() {
+		defer close(first)
+		r := httptest.NewRequest("POST", "/v1/take", strings.NewReader(`{"policy":"api","key":"k"}`)).WithContext(ctx)
+		r.Header.Set("Content-Type", api.MediaJSON)
+		w.edge.ServeHTTP(httptest.NewRecorder(), r)
+	}()
 	for len(w.edge.inFlight) == 0 {
 		time.Sleep(time.Millisecond)
 	}
@@ -461,5 +469,6 @@ func TestMoreRequestsThanTheNodeTakesAreRefusedAtOnce(t *testing.T) {
 			t.Errorf("%s: %s", probe, r.Status)
 		}
 	}
+	leave()
 	<-first
 }

@@ -169,7 +169,7 @@ func TestARefusalReachesAClientThatSendsAllBeforeItReads(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			conn.SetDeadline(time.Now().Add(20 * time.Second))
+			conn.SetDeadline(time.Now().Add(time.Minute))
 			if _, err := io.WriteString(conn, tc.head+"\r\nHost: x\r\n\r\n"+tc.body); err != nil {
 				t.Fatalf("sending: %v", err)
 			}
@@ -188,7 +188,7 @@ func TestARefusalReachesAClientThatSendsAllBeforeItReads(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(20 * time.Second))
+	conn.SetDeadline(time.Now().Add(time.Minute))
 	io.WriteString(conn, "POST /v1/take HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: 13631488\r\n\r\n")
 	answer := make([]byte, len("HTTP/1.1 413"))
 	if _, err := io.ReadFull(conn, answer); err != nil || string(answer) != "HTTP/1.1 413" {
@@ -276,7 +276,7 @@ func TestHalfOpenConnectionsAreCutOff(t *testing.T) {
 			}
 			defer conn.Close()
 			io.WriteString(conn, sent)
-			conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+			conn.SetReadDeadline(time.Now().Add(time.Minute))
 			answer, err := io.ReadAll(conn)
 			if ne, ok := err.(net.Error); ok && ne.Timeout() {
 				t.Fatal("the server still waits")
@@ -320,7 +320,7 @@ func TestOnlyWhatIsNoRequestIsAnsweredBelowTheAPI(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			conn.SetDeadline(time.Now().Add(5 * time.Second))
+			conn.SetDeadline(time.Now().Add(time.Minute))
 			io.WriteString(conn, tc.sent)
 			r, err := http.ReadResponse(bufio.NewReader(conn), nil)
 			if err != nil {

@@ -13,8 +13,9 @@ import (
 	"github.com/rlstore/rlstore/fsm"
 )
 
-// removal is a request's time, with room for a slow machine.
-func removal(t *testing.T) context.Context {
+// request is the time of one request, with room for a slow machine: repetitions need
+// one each.
+func request(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	t.Cleanup(cancel)
 	return ctx
@@ -74,7 +75,7 @@ func TestRemovedNodeIsGoneForGood(t *testing.T) {
 	c.mustTake(1)
 	// The one that leads, through itself: the hardest case.
 	id := leader.NodeID()
-	insist(t, func() error { return leader.RemoveMember(removal(t), id) })
+	insist(t, func() error { return leader.RemoveMember(request(t), id) })
 	rest := []int{(at + 1) % 3, (at + 2) % 3}
 	eventually(t, "everybody has heard of it", func() bool {
 		for _, i := range rest {
@@ -101,8 +102,8 @@ func TestRemovedNodeIsGoneForGood(t *testing.T) {
 		t.Error("it claims to hear of policies")
 	}
 	c.mustTake(1)
-	insist(t, func() error { return c.nodes[rest[0]].RemoveMember(removal(t), id) }) // again
-	if err := c.nodes[rest[0]].add(removal(t), &Member{ID: id, Raft: c.addrs[at]}); err == nil {
+	insist(t, func() error { return c.nodes[rest[0]].RemoveMember(request(t), id) }) // again
+	if err := c.nodes[rest[0]].add(request(t), &Member{ID: id, Raft: c.addrs[at]}); err == nil {
 		for _, g := range c.nodes[rest[0]].groupList() {
 			if g.has(id) {
 				t.Errorf("it was added to %s again", g)
@@ -136,14 +137,14 @@ func TestNodeRemovedWhileItWasDown(t *testing.T) {
 		_, two := c.nodes[1].peers.fresh("n3")
 		return !one && !two
 	})
-	p := refusal(t, func() error { return c.nodes[0].RemoveMember(removal(t), "n2") })
+	p := refusal(t, func() error { return c.nodes[0].RemoveMember(request(t), "n2") })
 	if p.Code != api.Conflict || !strings.Contains(p.Detail, "n3") {
 		t.Fatalf("n2 was to be removed while n3 is down: %v", p)
 	}
 	if c.nodes[0].Catalog().IsRemoved("n2") {
 		t.Fatal("what was refused has begun")
 	}
-	insist(t, func() error { return c.nodes[0].RemoveMember(removal(t), "n3") })
+	insist(t, func() error { return c.nodes[0].RemoveMember(request(t), "n3") })
 	c.nodes[2] = c.open(c.config(2), c.listen(2))
 	eventually(t, "the node says that it was removed", func() bool { return failing(c.nodes[2], "member") != "" })
 	for _, i := range []int{0, 1} {
@@ -169,8 +170,8 @@ func TestNodeRemovedWhileItWasDown(t *testing.T) {
 	}
 
 	// Down to one, and no further.
-	insist(t, func() error { return c.nodes[1].RemoveMember(removal(t), "n2") })
-	if p := refusal(t, func() error { return c.nodes[0].RemoveMember(removal(t), "n1") }); p.Code != api.Conflict {
+	insist(t, func() error { return c.nodes[1].RemoveMember(request(t), "n2") })
+	if p := refusal(t, func() error { return c.nodes[0].RemoveMember(request(t), "n1") }); p.Code != api.Conflict {
 		t.Errorf("the last node: %v", p)
 	}
 	c.mustTake(1)
@@ -180,9 +181,8 @@ func TestNodeRemovedWhileItWasDown(t *testing.T) {
 // another node.
 func TestRemovalGoesOnWhereItWasCutOff(t *testing.T) {
 	c := startCluster(t, 3)
-	ctx := removal(t)
 	insist(t, func() error {
-		_, err := c.nodes[0].ChangeCatalog(ctx, fsm.CatalogCommand{RemoveMember: &fsm.RemoveMember{ID: "n3"}}, false)
+		_, err := c.nodes[0].ChangeCatalog(request(t), fsm.CatalogCommand{RemoveMember: &fsm.RemoveMember{ID: "n3"}}, false)
 		return err
 	})
 	g, err := c.nodes[0].group(2)
@@ -190,15 +190,15 @@ func TestRemovalGoesOnWhereItWasCutOff(t *testing.T) {
 		t.Fatal(err)
 	}
 	insist(t, func() error {
-		_, err := c.nodes[0].changeGroup(ctx, g, memberChange{Group: 2, Remove: "n3"})
+		_, err := c.nodes[0].changeGroup(request(t), g, memberChange{Group: 2, Remove: "n3"})
 		return err
 	})
 	if got := members(c.nodes[0]); !slices.Contains(got, "n3") {
 		t.Fatalf("half removed, it is no member of %v any more", got)
 	}
-	insist(t, func() error { return c.nodes[1].RemoveMember(ctx, "n3") })
+	insist(t, func() error { return c.nodes[1].RemoveMember(request(t), "n3") })
 	eventually(t, "it is in no group", func() bool { return !c.nodes[0].belongs("n3") && !c.nodes[1].belongs("n3") })
-	if p := refusal(t, func() error { return c.nodes[1].RemoveMember(ctx, "n9") }); p.Code != api.NotFound {
+	if p := refusal(t, func() error { return c.nodes[1].RemoveMember(request(t), "n9") }); p.Code != api.NotFound {
 		t.Errorf("a node that never was: %v", p)
 	}
 
@@ -220,10 +220,9 @@ func TestRemovalGoesOnWhereItWasCutOff(t *testing.T) {
 // A node is added as it announces itself, once it has found the cluster.
 func TestNodeIsAddedByRequest(t *testing.T) {
 	c := startCluster(t, 2)
-	ctx := removal(t)
 	refused := func(what string, m Member, code api.Code, says string) {
 		t.Helper()
-		p := refusal(t, func() error { return c.nodes[0].AddMember(ctx, m.ID, m.Raft, m.HTTP) })
+		p := refusal(t, func() error { return c.nodes[0].AddMember(request(t), m.ID, m.Raft, m.HTTP) })
 		if p.Code != code || !strings.Contains(p.Detail, says) {
 			t.Errorf("%s: %v, want %s and %q", what, p, code, says)
 		}
@@ -234,14 +233,14 @@ func TestNodeIsAddedByRequest(t *testing.T) {
 
 	added := make(chan error, 1) // the request may come before the node
 	second := c.nodes[1]
-	go func() { added <- second.AddMember(ctx, want.ID, want.Raft, want.HTTP) }()
+	go func() { added <- second.AddMember(request(t), want.ID, want.Raft, want.HTTP) }()
 	cfg := c.config(2)
 	cfg.Join = c.addrs[:1]
 	c.nodes = append(c.nodes, c.open(cfg, l))
 	if err := <-added; err != nil && !api.AsProblem(err).Retryable {
 		t.Fatal(err)
 	}
-	insist(t, func() error { return second.AddMember(ctx, want.ID, want.Raft, want.HTTP) })
+	insist(t, func() error { return second.AddMember(request(t), want.ID, want.Raft, want.HTTP) })
 	for _, g := range c.nodes[1].groupList() {
 		eventually(t, "the node is in every group", func() bool { return g.has("n3") })
 	}
@@ -257,6 +256,6 @@ func TestNodeIsAddedByRequest(t *testing.T) {
 	foreign.ID = "n4"
 	refused("of another cluster", foreign, api.Conflict, "belongs to another cluster")
 
-	insist(t, func() error { return c.nodes[0].RemoveMember(ctx, "n3") })
+	insist(t, func() error { return c.nodes[0].RemoveMember(request(t), "n3") })
 	refused("that was removed", want, api.Conflict, "was removed")
 }

@@ -285,17 +285,15 @@ func TestJoinThatLeadsToTwoClustersIsRefused(t *testing.T) {
 // A policy written through any node is seen by all once the write returns.
 func TestCatalogWriteIsSeenEverywhere(t *testing.T) {
 	c := startCluster(t, 3)
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	defer cancel()
 	for i := range 9 {
 		name := fmt.Sprintf("p%d", i)
-		_, err := c.nodes[i%3].ChangeCatalog(ctx, fsm.CatalogCommand{PutPolicy: &fsm.PutPolicy{Policy: api.Policy{
-			Name: name, Mode: "strict", OnUnavailable: "closed", Enforcement: "enforce",
-			Limits: []api.Limit{{Name: "default", Algorithm: "token_bucket", Rate: 1, Per: api.Duration(time.Second), Burst: 1}},
-		}}}, false)
-		if err != nil {
-			t.Fatal(err)
-		}
+		insist(t, func() error {
+			_, err := c.nodes[i%3].ChangeCatalog(request(t), fsm.CatalogCommand{PutPolicy: &fsm.PutPolicy{Policy: api.Policy{
+				Name: name, Mode: "strict", OnUnavailable: "closed", Enforcement: "enforce",
+				Limits: []api.Limit{{Name: "default", Algorithm: "token_bucket", Rate: 1, Per: api.Duration(time.Second), Burst: 1}},
+			}}}, false)
+			return err
+		})
 		for j, n := range c.nodes {
 			if _, ok := n.Catalog().Policy(name); !ok {
 				t.Fatalf("node %d does not know %s after its write through node %d returned", j+1, name, i%3+1)
@@ -308,9 +306,7 @@ func TestCatalogWriteIsSeenEverywhere(t *testing.T) {
 // before it.
 func TestARefusedCatalogWriteSaysWhatIsWrong(t *testing.T) {
 	c := startCluster(t, 1)
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	defer cancel()
-	_, err := c.nodes[0].ChangeCatalog(ctx, fsm.CatalogCommand{SetEnforcement: &fsm.SetEnforcement{Enforcement: "on"}}, false)
+	_, err := c.nodes[0].ChangeCatalog(request(t), fsm.CatalogCommand{SetEnforcement: &fsm.SetEnforcement{Enforcement: "on"}}, false)
 	if p := api.AsProblem(err); err == nil || p.Code != api.InvalidRequest || !strings.HasPrefix(p.Detail, "enforcement: ") {
 		t.Fatalf("%v", err)
 	}
@@ -323,11 +319,7 @@ func TestDrainHandsOverAndNothingIsForgotten(t *testing.T) {
 	for range 4 {
 		c.mustTake(1)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	defer cancel()
-	if err := leader.Drain(ctx); err != nil {
-		t.Fatal(err)
-	}
+	eventually(t, "the leader is drained", func() bool { return leader.Drain(request(t)) == nil })
 	for _, g := range leader.groupList() {
 		if g.leader() == leader.NodeID() {
 			t.Errorf("group %d is still led by the drained node", g.id)
@@ -355,10 +347,8 @@ func TestDrainHandsOverAndNothingIsForgotten(t *testing.T) {
 // is refused, and leads.
 func TestTheLastNodeThatCouldLeadDoesNotStandDown(t *testing.T) {
 	c := startCluster(t, 3)
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	defer cancel()
 	for _, n := range c.nodes[:2] {
-		eventually(t, "a node stands down", func() bool { return n.StandDown(ctx) == nil })
+		eventually(t, "a node stands down", func() bool { return n.StandDown(request(t)) == nil })
 	}
 	for _, n := range c.nodes[:2] {
 		for _, g := range n.groupList() {
@@ -371,7 +361,7 @@ func TestTheLastNodeThatCouldLeadDoesNotStandDown(t *testing.T) {
 	eventually(t, "the last one knows that the others have stood down", func() bool {
 		return !last.canLead(c.nodes[0].NodeID()) && !last.canLead(c.nodes[1].NodeID())
 	})
-	err := last.StandDown(ctx)
+	err := last.StandDown(request(t))
 	if p := api.AsProblem(err); err == nil || p.Code != api.Conflict {
 		t.Fatalf("the last one stood down: %v", err)
 	}
@@ -384,9 +374,7 @@ func TestTheLastNodeThatCouldLeadDoesNotStandDown(t *testing.T) {
 // A cluster of one node decides on after it was asked to stand down.
 func TestASingleNodeDoesNotStandDown(t *testing.T) {
 	c := startCluster(t, 1)
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	defer cancel()
-	err := c.nodes[0].StandDown(ctx)
+	err := c.nodes[0].StandDown(request(t))
 	if p := api.AsProblem(err); err == nil || p.Code != api.Conflict {
 		t.Fatalf("it stood down: %v", err)
 	}
@@ -483,7 +471,7 @@ func TestNewNodeAtTheAddressOfAMember(t *testing.T) {
 	if _, ok := c.nodes[0].peers.member("n4"); ok {
 		t.Error("it joined all the same")
 	}
-	insist(t, func() error { return c.nodes[0].RemoveMember(removal(t), "n3") })
+	insist(t, func() error { return c.nodes[0].RemoveMember(request(t), "n3") })
 	eventually(t, "it votes in every group", func() bool {
 		groups := c.nodes[3].groupList()
 		for _, g := range groups {

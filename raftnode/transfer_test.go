@@ -1,7 +1,6 @@
 package raftnode
 
 import (
-	"context"
 	"slices"
 	"strings"
 	"testing"
@@ -14,14 +13,12 @@ import (
 // leaves it there.
 func TestLeadershipMovesByRequestAndStays(t *testing.T) {
 	c := startCluster(t, 3)
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
-	defer cancel()
 	preferred := c.preferredLeads(1)
 	for i := range 3 {
 		to := c.nodes[(preferred+1+i)%3] // last of all the preferred one, to where balance would move it
 		through := c.nodes[(preferred+i)%3]
 		insist(t, func() error {
-			got, err := through.Transfer(ctx, 1, to.NodeID(), false)
+			got, err := through.Transfer(request(t), 1, to.NodeID(), false)
 			if err == nil && got != to.NodeID() {
 				t.Fatalf("transfer to %s through %s: to %q", to.NodeID(), through.NodeID(), got)
 			}
@@ -34,7 +31,7 @@ func TestLeadershipMovesByRequestAndStays(t *testing.T) {
 	}
 	// The catalog is a group like any other; and without a name, anybody else.
 	insist(t, func() error {
-		got, err := c.nodes[0].Transfer(ctx, 0, "", false)
+		got, err := c.nodes[0].Transfer(request(t), 0, "", false)
 		if err == nil && !slices.Contains([]string{"n1", "n2", "n3"}, got) {
 			t.Errorf("the catalog went to %q", got)
 		}
@@ -75,12 +72,13 @@ func (c *testCluster) preferredLeads(shard uint32) (at int) {
 // Balance spares a leadership that is held, and no other.
 func TestBalanceMovesWhatIsNotHeld(t *testing.T) {
 	c := startCluster(t, 3)
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
-	defer cancel()
 	away := map[uint32]*Node{}
 	for shard := uint32(1); shard <= 2; shard++ {
 		away[shard] = c.nodes[(c.preferredLeads(shard)+1)%3]
-		insist(t, func() error { _, err := c.nodes[0].Transfer(ctx, shard, away[shard].NodeID(), false); return err })
+		insist(t, func() error {
+			_, err := c.nodes[0].Transfer(request(t), shard, away[shard].NodeID(), false)
+			return err
+		})
 	}
 	away[1].groupList()[1].heldUntil.Store(nil)
 	eventually(t, "shard 1 is back where balance wants it", func() bool {
@@ -95,8 +93,6 @@ func TestBalanceMovesWhatIsNotHeld(t *testing.T) {
 
 func TestTransferThatCannotBeIsRefused(t *testing.T) {
 	c := startCluster(t, 3)
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
-	defer cancel()
 	refused := func(what string, err error, code api.Code) {
 		t.Helper()
 		if p := api.AsProblem(err); err == nil || p.Code != code || p.Outcome != api.NotApplied {
@@ -106,11 +102,11 @@ func TestTransferThatCannotBeIsRefused(t *testing.T) {
 	at, leader := c.leader(1)
 	other := c.nodes[(at+1)%3]
 	transfer := func(shard uint32, to string) error {
-		return refusal(t, func() error { _, err := other.Transfer(ctx, shard, to, false); return err })
+		return refusal(t, func() error { _, err := other.Transfer(request(t), shard, to, false); return err })
 	}
 	refused("an unknown shard", transfer(3, ""), api.NotFound)
 	refused("an unknown node", transfer(1, "n9"), api.InvalidRequest)
-	_, err := other.Transfer(ctx, 1, other.NodeID(), true)
+	_, err := other.Transfer(request(t), 1, other.NodeID(), true)
 	refused("through another node that must not forward", err, api.NotLeader)
 
 	gone := (at + 2) % 3
@@ -119,7 +115,7 @@ func TestTransferThatCannotBeIsRefused(t *testing.T) {
 	eventually(t, "the leader misses the stopped node", func() bool { _, ok := leader.peers.fresh(id); return !ok })
 	refused("a node that is down", transfer(1, id), api.Conflict)
 	insist(t, func() error {
-		got, err := other.Transfer(ctx, 1, "", false)
+		got, err := other.Transfer(request(t), 1, "", false)
 		if err == nil && got != leader.NodeID() && got != other.NodeID() {
 			t.Errorf("to whom it may concern: %q", got)
 		}

@@ -153,7 +153,11 @@ func TestWhatTheStoreCannotDecide(t *testing.T) {
 			if tc.open {
 				opts = append(opts, rlgrpc.FailOpen())
 			}
-			c := serve(t, rlgrpc.New(s.Client(client.WithTimeout(20*time.Millisecond)), tc.policy, opts...))
+			patience := time.Minute
+			if tc.outage != rltest.Healthy {
+				patience = 20 * time.Millisecond // it is of no use
+			}
+			c := serve(t, rlgrpc.New(s.Client(client.WithTimeout(patience)), tc.policy, opts...))
 			// Without a deadline, which would be the store's too.
 			_, err := c.Check(t.Context(), &healthpb.HealthCheckRequest{})
 			if status.Code(err) != tc.want || !errors.Is(told, tc.told) {

@@ -100,18 +100,20 @@ func TestAnOutageHasTheOutcomeThatItClaims(t *testing.T) {
 		want   error
 		left   int64
 	}{{rltest.NoLeader, client.ErrUnavailable, 9}, {rltest.NoAnswer, client.ErrOutcomeUnknown, 8}} {
-		s := rltest.New(t, policies)
-		c := s.Client(client.WithTimeout(50 * time.Millisecond))
-		take(t, c, "api", "k", 1)
-		s.SetOutage(tc.outage)
-		if _, err := c.Take(t.Context(), "api", "k", 1); !errors.Is(err, tc.want) {
-			t.Errorf("outage %d: %v, want %v", tc.outage, err, tc.want)
-		}
-		s.SetOutage(rltest.Healthy)
-		state, err := s.Client().Peek(t.Context(), "api", "k")
-		if err != nil || state.Remaining != tc.left {
-			t.Errorf("outage %d: %d left, want %d; %v", tc.outage, state.Remaining, tc.left, err)
-		}
+		synctest.Test(t, func(t *testing.T) {
+			s := rltest.New(t, policies)
+			c := s.Client(client.WithTimeout(50 * time.Millisecond))
+			take(t, c, "api", "k", 1)
+			s.SetOutage(tc.outage)
+			if _, err := c.Take(t.Context(), "api", "k", 1); !errors.Is(err, tc.want) {
+				t.Errorf("outage %d: %v, want %v", tc.outage, err, tc.want)
+			}
+			s.SetOutage(rltest.Healthy)
+			state, err := s.Client().Peek(t.Context(), "api", "k")
+			if err != nil || state.Remaining != tc.left {
+				t.Errorf("outage %d: %d left, want %d; %v", tc.outage, state.Remaining, tc.left, err)
+			}
+		})
 	}
 }
 
