@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/rlstore/rlstore/api"
 	"github.com/rlstore/rlstore/fsm"
@@ -270,16 +272,29 @@ func (n *Node) openGroups() error {
 			})
 		}
 	}
-	groups := make([]*group, 0, id.Shards+1)
-	for g := range uint32(id.Shards) + 1 {
-		opened, err := n.openGroup(g, first, id.Complete)
-		if err != nil {
-			for _, g := range groups {
+	// Most of a start is the reading of snapshots and logs: as many groups at a
+	// time as there are processors.
+	groups := make([]*group, id.Shards+1)
+	errs := make([]error, len(groups))
+	var opening errgroup.Group
+	opening.SetLimit(runtime.GOMAXPROCS(0))
+	for i := range groups {
+		opening.Go(func() error {
+			groups[i], errs[i] = n.openGroup(uint32(i), first, id.Complete)
+			return nil
+		})
+	}
+	_ = opening.Wait()
+	for _, err := range errs { // that of the first group, whichever came first
+		if err == nil {
+			continue
+		}
+		for _, g := range groups {
+			if g != nil {
 				_ = g.close()
 			}
-			return err
 		}
-		groups = append(groups, opened)
+		return err
 	}
 	if !id.Complete {
 		n.idMu.Lock()
