@@ -24,7 +24,7 @@ type group struct {
 	id      uint32
 	raft    *raft.Raft
 	store   *LogStore
-	trans   *raft.NetworkTransport
+	trans   *transport
 	time    *Timekeeper
 	machine *machine
 	metrics *groupMetrics
@@ -75,6 +75,7 @@ func (n *Node) openGroup(id uint32, first *raft.Configuration, complete bool) (_
 	}
 	g.store, err = NewLogStore(fmt.Sprintf("of group %d", id), backend, LogStoreOptions{
 		Stamp:      fsm.EntryStamp,
+		OnAppend:   func(last uint64) { g.trans.appending(last) },
 		OnArrival:  g.time.Arrived,
 		OnTruncate: g.time.Truncated,
 		OnFatal:    func(err error) { n.fail(fmt.Errorf("%s: %w", n.cfg.DataDir, err)) },
@@ -98,14 +99,14 @@ func (n *Node) openGroup(id uint32, first *raft.Configuration, complete bool) (_
 	if err != nil {
 		return nil, fmt.Errorf("open the snapshots of group %d: %w", id, err)
 	}
-	g.trans = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+	g.trans = newTransport(id, raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		ServerAddressProvider: addressProvider{n.peers},
 		Logger:                hlog.Named("transport"),
 		Stream:                n.mux.Group(id),
 		MaxPool:               2,
 		MaxRPCsInFlight:       1, // no pipelining: it can stall behind healthy heartbeats
-		Timeout:               3 * time.Second,
-	})
+		Timeout:               transportTimeout,
+	}), n.beats, n.peers)
 	if id == 0 {
 		g.machine = catalogMachine(n.catalog, n.catalogApplied)
 	} else {
@@ -156,12 +157,12 @@ func (g *group) startRaft(n *Node, first *raft.Configuration, snaps raft.Snapsho
 			return fmt.Errorf("read the log of group %d: %w", g.id, err)
 		}
 		if !begun {
-			if err := raft.BootstrapCluster(g.config(n, hlog), logs, g.store, snaps, inOrder{g.trans, n.peers}, *first); err != nil {
+			if err := raft.BootstrapCluster(g.config(n, hlog), logs, g.store, snaps, g.trans, *first); err != nil {
 				return fmt.Errorf("write the first configuration of group %d: %w", g.id, err)
 			}
 		}
 	}
-	g.raft, err = raft.NewRaft(g.config(n, hlog), g.machine, logs, g.store, snaps, inOrder{g.trans, n.peers})
+	g.raft, err = raft.NewRaft(g.config(n, hlog), g.machine, logs, g.store, snaps, g.trans)
 	if err != nil {
 		return fmt.Errorf("start group %d: %w", g.id, err)
 	}

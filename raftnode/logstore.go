@@ -29,6 +29,9 @@ const (
 type LogStoreOptions struct {
 	// Stamp returns the stamp of a command entry's data, false if it has none.
 	Stamp func(data []byte) (uint64, bool)
+	// OnAppend hears of each write of entries, before it begins: the index of the
+	// last one.
+	OnAppend func(last uint64)
 	// OnArrival hears of the newest stamped entry of each write, before it is
 	// written; see [Timekeeper.Arrived].
 	OnArrival func(index, stamp uint64)
@@ -168,6 +171,9 @@ func (s *LogStore) StoreLog(log *raft.Log) error { return s.StoreLogs([]*raft.Lo
 
 // StoreLogs writes the entries and returns when they are on disk.
 func (s *LogStore) StoreLogs(logs []*raft.Log) error {
+	if s.opts.OnAppend != nil && len(logs) > 0 {
+		s.opts.OnAppend(logs[len(logs)-1].Index)
+	}
 	s.arrived(logs)
 	start := time.Now()
 	if err := s.write("append to", func() error { return s.backend.StoreLogs(logs) }); err != nil {

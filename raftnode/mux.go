@@ -68,7 +68,7 @@ type Mux struct {
 	closed  bool
 	conns   map[net.Conn]struct{} // all that are open
 	groups  map[uint32]*groupLayer
-	peers   map[string]*peer // by address; one for each that was ever called
+	peers   map[peerKey]*peer // one for each that was ever called
 }
 
 // NewMux returns a mux over ln, which it owns. advertise is the address under
@@ -86,7 +86,7 @@ func NewMux(ln net.Listener, advertise string, ident func() Identity, log *slog.
 		warnings:   rate.NewLimiter(rate.Every(time.Second), 5),
 		conns:      make(map[net.Conn]struct{}),
 		groups:     make(map[uint32]*groupLayer),
-		peers:      make(map[string]*peer),
+		peers:      make(map[peerKey]*peer),
 	}
 }
 

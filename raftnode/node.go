@@ -107,6 +107,7 @@ type Node struct {
 	log     *slog.Logger
 	disk    Disk
 	mux     *Mux
+	beats   *beats
 	peers   *peers
 	steady  *Steady
 	metrics *Metrics
@@ -190,6 +191,7 @@ func Open(cfg Config) (_ *Node, err error) {
 	n.metrics.node = n
 	n.mux = NewMux(cfg.Listener, cfg.RaftAdvertise, n.identity, n.log)
 	n.mux.dialConn, n.mux.onLeft = cfg.Dial, n.suspect
+	n.beats = newBeats(n.mux, cfg.ElectionTimeout)
 	n.handle()
 
 	ctx, stop := context.WithCancel(context.Background())
@@ -325,6 +327,7 @@ func (n *Node) handle() {
 		s.YouAreRemoved = n.catalog.View().IsRemoved(from.NodeID)
 		return json.Marshal(s)
 	})
+	n.mux.Handle(methodBeat, n.beats.serve)
 	n.mux.Handle(methodForward, func(ctx context.Context, _ Identity, req []byte) ([]byte, error) {
 		if len(req) < 4 {
 			return nil, api.NewProblem(api.InvalidRequest, "a forwarded batch is too short")

@@ -325,4 +325,5 @@ const (
 	methodHold     uint8 = 10 // handing -> nothing; the answering node is about to get it
 	methodMember   uint8 = 11 // memberChange -> memberAnswer
 	methodTop      uint8 = 12 // by what -> the answer of Config.OnTop
+	methodBeat     uint8 = 13 // calls of groups -> their answers; see beat.go
 )

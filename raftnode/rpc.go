@@ -72,6 +72,18 @@ func (m *Mux) Handle(method uint8, h Handler) {
 // peer's or this node's bounds; ErrNotSent; or ErrNoReply. The last two wrap
 // their cause too, such as ctx's error.
 func (m *Mux) Call(ctx context.Context, addr string, method uint8, payload []byte) ([]byte, error) {
+	return m.call(ctx, peerKey{addr: addr}, method, payload)
+}
+
+// peerKey names a connection. Beats have one of their own, so that they don't wait
+// behind forwarded batches, and are not refused for the number of those.
+type peerKey struct {
+	addr  string
+	beats bool
+}
+
+func (m *Mux) call(ctx context.Context, key peerKey, method uint8, payload []byte) ([]byte, error) {
+	addr := key.addr
 	if int(method) >= methods {
 		return nil, callError(addr, ErrNotSent, fmt.Errorf("there is no method %d", method))
 	}
@@ -81,7 +93,7 @@ func (m *Mux) Call(ctx context.Context, addr string, method uint8, payload []byt
 	if err := ctx.Err(); err != nil {
 		return nil, callError(addr, ErrNotSent, err)
 	}
-	p := m.peer(addr)
+	p := m.peer(key)
 	var broken error
 	for range 3 {
 		conn, err := p.connect(ctx)
@@ -105,13 +117,13 @@ func callError(addr string, kind, cause error) error {
 	return fmt.Errorf("call to the node at %s: %w: %w", addr, kind, cause)
 }
 
-func (m *Mux) peer(addr string) *peer {
+func (m *Mux) peer(key peerKey) *peer {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	p := m.peers[addr]
+	p := m.peers[key]
 	if p == nil {
-		p = &peer{mux: m, addr: addr}
-		m.peers[addr] = p
+		p = &peer{mux: m, addr: key.addr}
+		m.peers[key] = p
 	}
 	return p
 }

@@ -245,7 +245,7 @@ func TestACallStillInTheQueueIsWithdrawn(t *testing.T) {
 	}
 	conn := <-conns
 	defer conn.Close()
-	p := a.peer(addr)
+	p := a.peer(peerKey{addr: addr})
 	eventually(t, "the writer is at work", func() bool {
 		p.mu.Lock()
 		defer p.mu.Unlock()

@@ -79,8 +79,7 @@ type Config struct {
 }
 
 // MaxShards bounds [Config.Shards]. Each shard is a Raft group on every node,
-// with heartbeats and a log of its own; the library does not join heartbeats
-// of groups, so more of them cost more than they spread.
+// with timers and a log of its own, so more of them cost more than they spread.
 const MaxShards = 64
 
 // WithDefaults returns c with every zero that means something else replaced by
