@@ -72,7 +72,7 @@ func BenchmarkPlan(b *testing.B) {
 			}
 			b.ReportAllocs()
 			for b.Loop() {
-				if pl, err := l.plan(&batch); err != nil || !pl.whole() {
+				if pl, err := l.plan(bg, &batch, true); err != nil || !pl.whole() {
 					b.Fatal(pl, err)
 				}
 			}

@@ -93,6 +93,15 @@ func testSet(name string, revision uint64, bursts ...int64) *policy.Set {
 	return policy.NewSet(info)
 }
 
+// policy gives every node of the fake a policy, with what change makes of it.
+func (c *fakeCluster) policy(name string, burst int64, change func(*api.SetInfo)) {
+	info := testSet(name, 10, burst).SetInfo
+	change(&info)
+	for _, n := range c.nodes {
+		n.sets[name] = policy.NewSet(info)
+	}
+}
+
 func (n *fakeNode) Policy(name string) (*policy.Set, bool) {
 	s, ok := n.sets[name]
 	return s, ok
@@ -190,6 +199,26 @@ type machine struct {
 	ids      map[string]remembered
 	sessions map[string][]byte
 	applied  int // operations that charged
+	leases   map[api.HoldID]fakeLease
+	synced   int64 // tokens
+}
+
+// fakeLease is one that was not settled. It never expires.
+type fakeLease struct {
+	id      string // of the bucket
+	granted int64
+}
+
+func (m *machine) settle(op *api.Op) api.Result {
+	h, ok := m.leases[op.Hold.ID]
+	if !ok || op.Kind != api.Settle {
+		return api.Result{Status: api.StatusError, Code: api.NotFound, Detail: "fake"}
+	}
+	delete(m.leases, op.Hold.ID)
+	for i := range m.left[h.id] {
+		m.left[h.id][i] += h.granted - op.Cost
+	}
+	return api.Result{Status: api.StatusSettled, Hold: &api.HoldOutcome{Committed: op.Cost, Refunded: h.granted - op.Cost}}
 }
 
 // remembered is the first answer to a request id, with its limits.
@@ -228,7 +257,11 @@ func (m *machine) apply(p *Part) []byte {
 		first, seen := m.ids[op.RequestID]
 		res := first.Result
 		if op.RequestID == "" || !seen {
-			res = m.one(&op, p.Sets()[op.Policy])
+			if op.Kind.OnHold() {
+				res = m.settle(&op)
+			} else {
+				res = m.one(&op, p.Sets()[op.Policy])
+			}
 			if res.Status == api.StatusAllowed || res.Status == api.StatusRefunded {
 				m.applied++
 			}
@@ -272,6 +305,26 @@ func (m *machine) one(op *api.Op, s *policy.Set) api.Result {
 		pass = pass && left[i] >= op.Cost
 	}
 	switch {
+	case op.Kind == api.Lease:
+		grant := op.Cost
+		for i := range left {
+			grant = min(grant, left[i])
+		}
+		if res.Status = api.StatusDenied; grant >= op.Hold.Need {
+			res.Status, res.Hold = api.StatusLeased, &api.HoldOutcome{ID: op.Hold.ID, Granted: grant}
+			for i := range left {
+				left[i] -= grant
+			}
+			if m.leases == nil {
+				m.leases = map[api.HoldID]fakeLease{}
+			}
+			m.leases[op.Hold.ID] = fakeLease{id, grant}
+		}
+	case op.Kind == api.Sync:
+		for i := range left {
+			left[i] -= op.Cost
+		}
+		m.synced += op.Cost
 	case op.Kind == api.Take && !pass:
 		res.Status = api.StatusDenied
 	case op.Kind == api.Take:
@@ -290,7 +343,11 @@ func (m *machine) one(op *api.Op, s *policy.Set) api.Result {
 	}
 	m.left[id] = left
 	for i := range left {
-		res.Limits = append(res.Limits, api.LimitValues{Remaining: left[i]})
+		v := api.LimitValues{Remaining: max(0, left[i])}
+		if left[i] < 1 {
+			v.RetryAfter = 1e6
+		}
+		res.Limits = append(res.Limits, v)
 	}
 	return res
 }

@@ -3,6 +3,7 @@ package limiter
 import (
 	"context"
 	"log/slog"
+	"time"
 
 	"github.com/rlstore/rlstore/api"
 	"github.com/rlstore/rlstore/policy"
@@ -72,9 +73,14 @@ type Limiter struct {
 	inline      *generations[*policy.Set]
 	guard       *guard
 	top         *top
+	start       time.Time
+	shards      shards
+	syncs       syncs
+	spender     *spender
 }
 
-// New returns a limiter. It starts no goroutine and needs no closing.
+// New returns a limiter. It has goroutines only while it holds leases or soft
+// buckets, which GiveBack ends.
 func New(c Config) *Limiter {
 	l := &Limiter{
 		catalog: c.Catalog, log: c.Log, replicas: c.Replicas, allowInline: c.AllowInline,
@@ -82,7 +88,9 @@ func New(c Config) *Limiter {
 		inline: newGenerations[*policy.Set](inlineCache),
 		guard:  newGuard(guardIDs),
 		top:    newTop(),
+		start:  time.Now(),
 	}
+	l.spender = newSpender(l)
 	if l.logger == nil {
 		l.logger = slog.Default()
 	}
@@ -91,6 +99,9 @@ func New(c Config) *Limiter {
 	}
 	return l
 }
+
+// now is a monotonic clock, in nanoseconds, never 0.
+func (l *Limiter) now() int64 { return int64(time.Since(l.start)) + 1 }
 
 // Options is what a caller may ask for beside the batch.
 type Options struct {
@@ -118,7 +129,7 @@ func (l *Limiter) Do(ctx context.Context, b *api.Batch, o Options) ([]byte, erro
 		l.metrics.Failed(api.AsProblem(err).Code, b.N)
 		return nil, err
 	}
-	pl, err := l.plan(b)
+	pl, err := l.plan(ctx, b, true)
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +146,7 @@ func (l *Limiter) Do(ctx context.Context, b *api.Batch, o Options) ([]byte, erro
 func (l *Limiter) decide(ctx context.Context, pl *plan, o Options) ([]byte, error) {
 	if len(pl.works) == 1 {
 		w := pl.works[0]
-		reply, err := l.send(ctx, w, o)
+		reply, err := l.dispatch(ctx, w, o)
 		if err == nil && pl.batch.Atomic {
 			err = refusedWhole(reply)
 		}
@@ -150,6 +161,14 @@ func (l *Limiter) decide(ctx context.Context, pl *plan, o Options) ([]byte, erro
 	}
 	l.scatter(ctx, pl.works, o)
 	return merge(pl), nil
+}
+
+// dispatch has w decided.
+func (l *Limiter) dispatch(ctx context.Context, w *work, o Options) ([]byte, error) {
+	if w.ruled {
+		return l.sendRuled(ctx, w, o)
+	}
+	return l.send(ctx, w, o)
 }
 
 // Forwarded decides a batch that a peer sent here because it believes that
@@ -167,7 +186,7 @@ func (l *Limiter) Forwarded(ctx context.Context, shard uint32, batch []byte) ([]
 	if err := l.awaitCatalog(ctx, Options{NoForward: true}); err != nil {
 		return nil, err
 	}
-	pl, err := l.plan(b)
+	pl, err := l.plan(ctx, b, false)
 	if err != nil {
 		return nil, err
 	}

@@ -17,7 +17,7 @@ func TestABatchOfOneShardTravelsAsItCame(t *testing.T) {
 	k := keyIn(1, 0)
 	b := batchOf(take("api", k), take("two", k).cost(2), take("api", k).as(api.Peek).cost(0))
 	before := append([]byte(nil), b.Ops...)
-	pl, err := c.nodes["n1"].plan(b)
+	pl, err := c.nodes["n1"].plan(bg, b, true)
 	if err != nil || !pl.whole() || pl.works[0].batch != b {
 		t.Fatalf("the batch was taken apart: %+v, %v", pl, err)
 	}

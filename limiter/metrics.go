@@ -13,11 +13,11 @@ import (
 // block. It never hears a key.
 type Observer interface {
 	// Decision counts n takes, reservations and permits asked for under a policy
-	// with the same result: "allowed", "denied", "shadowed" for what would have
-	// been denied but for the policy's enforcement, or "off". Limits written into
-	// requests are the policy "inline". A decision that was repeated for a retry
-	// is not counted again.
-	Decision(policy, result string, n int)
+	// with the same source, as decisions name it, and result: "allowed", "denied",
+	// "shadowed" for what would have been denied but for the policy's enforcement,
+	// or "off". Limits written into requests are the policy "inline". A decision
+	// that was repeated for a retry is not counted again.
+	Decision(policy, source, result string, n int)
 	// Refused counts operations that got an error as their result.
 	Refused(code api.Code, n int)
 	// Failed counts operations whose whole batch failed.
@@ -31,11 +31,11 @@ type Observer interface {
 // nothing is the observer of nobody.
 type nothing struct{}
 
-func (nothing) Decision(string, string, int) {}
-func (nothing) Refused(api.Code, int)        {}
-func (nothing) Failed(api.Code, int)         {}
-func (nothing) Forwarded(int)                {}
-func (nothing) Retried(api.Code)             {}
+func (nothing) Decision(string, string, string, int) {}
+func (nothing) Refused(api.Code, int)                {}
+func (nothing) Failed(api.Code, int)                 {}
+func (nothing) Forwarded(int)                        {}
+func (nothing) Retried(api.Code)                     {}
 
 // inlinePolicy stands for all limits written into requests.
 const inlinePolicy = "inline"
@@ -88,7 +88,7 @@ func (l *Limiter) observe(reply []byte) {
 		}
 		for result, n := range c {
 			if n > 0 {
-				l.metrics.Decision(name, resultNames[result], n)
+				l.metrics.Decision(name, r.Sets[i].SourceName(), resultNames[result], n)
 			}
 		}
 	}
@@ -109,8 +109,8 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "rlstore_decisions_total",
-			Help: "Takes, reservations and permits decided for callers of this node, by policy and result.",
-		}, []string{"policy", "result"}),
+			Help: "Takes, reservations and permits decided for callers of this node, by policy, source and result.",
+		}, []string{"policy", "source", "result"}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "rlstore_operations_refused_total",
 			Help: "Operations that got an error instead of a decision, by problem code.",
@@ -133,8 +133,8 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 }
 
 // Decision implements [Observer].
-func (m *Metrics) Decision(policy, result string, n int) {
-	m.decisions.WithLabelValues(policy, result).Add(float64(n))
+func (m *Metrics) Decision(policy, source, result string, n int) {
+	m.decisions.WithLabelValues(policy, source, result).Add(float64(n))
 }
 
 // Refused implements [Observer].

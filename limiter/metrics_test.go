@@ -32,12 +32,12 @@ func TestDecisionsAreCountedByPolicyAndNeverByKey(t *testing.T) {
 		t.Fatal("no error")
 	}
 	const want = `
-# HELP rlstore_decisions_total Takes, reservations and permits decided for callers of this node, by policy and result.
+# HELP rlstore_decisions_total Takes, reservations and permits decided for callers of this node, by policy, source and result.
 # TYPE rlstore_decisions_total counter
-rlstore_decisions_total{policy="api",result="allowed"} 3
-rlstore_decisions_total{policy="inline",result="allowed"} 1
-rlstore_decisions_total{policy="small",result="allowed"} 2
-rlstore_decisions_total{policy="small",result="denied"} 1
+rlstore_decisions_total{policy="api",result="allowed",source="store"} 3
+rlstore_decisions_total{policy="inline",result="allowed",source="store"} 1
+rlstore_decisions_total{policy="small",result="allowed",source="store"} 2
+rlstore_decisions_total{policy="small",result="denied",source="store"} 1
 # HELP rlstore_operations_failed_total Operations whose whole batch failed, by problem code.
 # TYPE rlstore_operations_failed_total counter
 rlstore_operations_failed_total{code="overloaded"} 2

@@ -52,13 +52,13 @@ func TestWhatIsOffAndWhatIsNotTravelApart(t *testing.T) {
 	}
 	// One outcome, or one number: the state machine sees all of them.
 	for _, whole := range []*api.Batch{atomically(batchOf(take("api", k), take("small", k))), session(b(), 1)} {
-		pl, err := c.nodes["n1"].plan(whole)
+		pl, err := c.nodes["n1"].plan(bg, whole, true)
 		if err != nil || len(pl.works) != 1 || pl.works[0].batch.N != whole.N {
 			t.Errorf("a batch that must stay whole was taken apart: %+v, %v", pl, err)
 		}
 	}
 	// A session whose takes are all off needs no log either.
-	if pl, err := c.nodes["n1"].plan(session(batchOf(take("small", k)), 2)); err != nil || len(pl.works) != 0 {
+	if pl, err := c.nodes["n1"].plan(bg, session(batchOf(take("small", k)), 2), true); err != nil || len(pl.works) != 0 {
 		t.Errorf("%+v, %v", pl, err)
 	}
 }

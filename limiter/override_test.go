@@ -54,7 +54,7 @@ func TestABatchWithOverridesIsStillOnePart(t *testing.T) {
 	withOverrides(c, exceptions{vip: testSet("small", 8, 1000)})
 	n := c.nodes["n1"]
 	b := atomically(batchOf(take("small", keyIn(1, 1)), take("small", vip).cost(900), take("small", keyIn(1, 1))))
-	pl, err := n.plan(b)
+	pl, err := n.plan(bg, b, true)
 	if err != nil || !pl.whole() || len(pl.works[0].sets) != 2 || !pl.works[0].batch.Atomic {
 		t.Fatalf("%+v, %v", pl, err)
 	}
@@ -66,7 +66,7 @@ func TestABatchWithOverridesIsStillOnePart(t *testing.T) {
 	if r.Commit.Index != 1 || all[1].OwnCommit || all[1].Limits[0].Remaining != 100 {
 		t.Errorf("%+v", all)
 	}
-	plain, err := n.plan(batchOf(take("small", keyIn(1, 1)), take("small", keyIn(1, 2))))
+	plain, err := n.plan(bg, batchOf(take("small", keyIn(1, 1)), take("small", keyIn(1, 2))), true)
 	if err != nil || !plain.whole() || plain.works[0].batch != plain.batch {
 		t.Errorf("a batch that meets no override was taken apart: %+v, %v", plain, err)
 	}

@@ -1,10 +1,12 @@
 package limiter
 
 import (
+	"context"
 	"fmt"
 	"slices"
 
 	"github.com/rlstore/rlstore/api"
+	"github.com/rlstore/rlstore/lease"
 	"github.com/rlstore/rlstore/policy"
 )
 
@@ -23,6 +25,8 @@ type plan struct {
 	// items says of each operation where it goes. It is nil when all go, in their
 	// order, to works[0].
 	items []item
+
+	spent []lease.Outcome // of takes that were decided from memory
 }
 
 // whole tells that the batch goes to one shard, whose reply is that to the batch.
@@ -31,7 +35,9 @@ func (pl *plan) whole() bool { return pl.items == nil }
 // item is the way of one operation: to a shard, or nowhere.
 type item struct {
 	shard uint32
-	work  int          // index into plan.works, if bad is nil
+	at    uint16       // index into plan.spent, if it is local; else into plan.works, if bad is nil
+	local bool         // a take that is decided from memory
+	ruled bool         // a take whose policy says what decides if the store can't
 	set   *policy.Set  // an override's, if not that of the operation's policy; else nil
 	bad   *api.Problem // why it is refused
 	off   *policy.Set  // that of a take that passes without the log, its policy being off
@@ -43,17 +49,21 @@ type work struct {
 	batch      *api.Batch
 	sets       []*policy.Set
 	idempotent bool // the state machine recognises a repetition
+	ruled      bool // it is takes that have failure rules
 
 	// The outcome, once known.
 	reply []byte
 	err   *api.Problem
 }
 
-// plan resolves and checks b. Its error refuses the whole batch.
-func (l *Limiter) plan(b *api.Batch) (*plan, error) {
+// plan resolves and checks b. Its error refuses the whole batch. asked is true of
+// a batch from outside, whose caller this node spends for, if it has no session.
+func (l *Limiter) plan(ctx context.Context, b *api.Batch, asked bool) (*plan, error) {
 	sets, unresolved := l.resolve(b.Policies)
 	keyed := slices.ContainsFunc(sets, func(s *policy.Set) bool { return s != nil && s.Overrides != nil })
 	off, offs := slices.ContainsFunc(sets, isOff), 0
+	modes := anySpecial(sets)
+	ours, locals, others := modes && asked && b.Session.Seq == 0 && !b.Atomic, 0, 0
 	pl := &plan{batch: b}
 	first := &work{batch: b, sets: sets, idempotent: true}
 	rest := b.Ops
@@ -78,13 +88,22 @@ func (l *Limiter) plan(b *api.Batch) (*plan, error) {
 			}
 			offs++
 		}
-		if i == 0 && it.bad == nil {
-			first.shard = it.shard
+		if modes && it.bad == nil && it.off == nil && !op.Kind.OnHold() {
+			l.mode(&it, &op, sets[op.Policy], ours)
+			if it.local {
+				locals++
+			}
+			if op.Kind != api.Take {
+				others++
+			}
 		}
-		if pl.items == nil && (it.bad != nil || it.set != nil || it.off != nil || it.shard != first.shard) {
+		if i == 0 && it.bad == nil {
+			first.shard, first.ruled = it.shard, it.ruled
+		}
+		if pl.items == nil && (it.bad != nil || it.set != nil || it.off != nil || it.local || it.shard != first.shard || it.ruled != first.ruled) {
 			pl.items = make([]item, i, b.N)
 			for j := range pl.items {
-				pl.items[j].shard = first.shard
+				pl.items[j].shard, pl.items[j].ruled = first.shard, first.ruled
 			}
 		}
 		if pl.items != nil {
@@ -102,6 +121,16 @@ func (l *Limiter) plan(b *api.Batch) (*plan, error) {
 			pl.items[i].off = nil
 		}
 	}
+	if ours && others > 0 {
+		// What is asked about a key stays behind what was taken of it before.
+		first.ruled, locals = false, 0
+		for i := range pl.items {
+			pl.items[i].local, pl.items[i].ruled = false, false
+		}
+	}
+	if locals > 0 {
+		l.spend(ctx, pl, sets)
+	}
 	if pl.items == nil && !slices.Contains(sets, nil) {
 		pl.works = []*work{first}
 		return pl, nil
@@ -109,10 +138,26 @@ func (l *Limiter) plan(b *api.Batch) (*plan, error) {
 	if pl.items == nil { // limits that mean nothing and that no operation uses: leave them out
 		pl.items = make([]item, b.N)
 		for j := range pl.items {
-			pl.items[j].shard = first.shard
+			pl.items[j].shard, pl.items[j].ruled = first.shard, first.ruled
 		}
 	}
 	return pl, l.split(pl, sets)
+}
+
+// mode says how an operation goes by what its policy trades off: set is that of
+// its policy. ours tells a batch that this node spends for.
+func (l *Limiter) mode(it *item, op *api.Op, set *policy.Set, ours bool) {
+	if it.set != nil {
+		set = it.set
+	}
+	if set.Hot != nil && (op.Kind == api.Lease || l.isHot(set, op.Key)) {
+		set, it.set = set.Hot, set.Hot
+	}
+	if !ours || op.Kind != api.Take {
+		return
+	}
+	it.local = spendable(set) && op.RequestID == "" && op.MaxWait == 0
+	it.ruled = set.Unavailable != api.FailClosed
 }
 
 func isOff(s *policy.Set) bool { return s != nil && s.Enforcement == api.Off }

@@ -3,6 +3,7 @@ package limiter
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -165,6 +166,9 @@ func (l *Limiter) submit(ctx context.Context, w *work) ([]byte, *api.Problem) {
 		return nil, asProblem(part.err)
 	}
 	l.top.observe(w.batch, part.reply)
+	if slices.ContainsFunc(w.sets, isSoft) {
+		l.syncs.observe(time.Duration(l.now()), w.batch, w.sets, part.reply)
+	}
 	return part.reply, nil
 }
 
@@ -193,7 +197,7 @@ func asProblem(err error) *api.Problem {
 func (l *Limiter) scatter(ctx context.Context, works []*work, o Options) {
 	run := func(w *work) {
 		var err error
-		if w.reply, err = l.send(ctx, w, o); err != nil {
+		if w.reply, err = l.dispatch(ctx, w, o); err != nil {
 			w.err = api.AsProblem(err)
 		}
 	}
@@ -228,7 +232,7 @@ func (l *Limiter) reroute(w *work) bool {
 
 // again decides anew what was one shard's part and is several shards' now.
 func (l *Limiter) again(ctx context.Context, w *work, o Options) ([]byte, error) {
-	pl, err := l.plan(w.batch)
+	pl, err := l.plan(ctx, w.batch, false)
 	if err != nil {
 		return nil, err
 	}

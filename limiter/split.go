@@ -14,7 +14,11 @@ func (l *Limiter) split(pl *plan, sets []*policy.Set) error {
 		work int
 		set  *policy.Set
 	}
-	byShard := make(map[uint32]int, 8)
+	type way struct {
+		shard uint32
+		ruled bool
+	}
+	byWay := make(map[way]int, 8)
 	renumbered := make(map[slot]int, 8)
 	last := slot{work: -1} // and its number: neighbours are often alike
 	lastAt := 0
@@ -27,18 +31,18 @@ func (l *Limiter) split(pl *plan, sets []*policy.Set) error {
 			return api.NewProblem(api.InvalidRequest, "request %d is malformed: %v", i, err)
 		}
 		it := &pl.items[i]
-		if it.bad != nil || it.off != nil {
+		if it.bad != nil || it.off != nil || it.local {
 			continue
 		}
-		n, ok := last.work, last.work >= 0 && pl.works[last.work].shard == it.shard
+		n, ok := last.work, last.work >= 0 && pl.works[last.work].shard == it.shard && pl.works[last.work].ruled == it.ruled
 		if !ok {
-			n, ok = byShard[it.shard]
+			n, ok = byWay[way{it.shard, it.ruled}]
 		}
 		if !ok {
 			n = len(pl.works)
-			byShard[it.shard] = n
+			byWay[way{it.shard, it.ruled}] = n
 			pl.works = append(pl.works, &work{
-				shard: it.shard, idempotent: true,
+				shard: it.shard, ruled: it.ruled, idempotent: true,
 				batch: &api.Batch{Atomic: b.Atomic, Session: b.Session, Ops: make([]byte, 0, len(b.Ops)/(len(pl.works)+1)+64)},
 			})
 			keys = append(keys, op.Subject())
@@ -46,7 +50,7 @@ func (l *Limiter) split(pl *plan, sets []*policy.Set) error {
 				return l.crossShard(b, pl.works, keys)
 			}
 		}
-		it.work = n
+		it.at = uint16(n)
 		w := pl.works[n]
 		w.idempotent = w.idempotent && (repeatable(&op) || b.Session.Seq != 0)
 		if op.Kind.OnHold() {
@@ -96,17 +100,7 @@ func (l *Limiter) crossShard(b *api.Batch, works []*work, keys []string) error {
 func merge(pl *plan) []byte {
 	replies := make([]*api.Reply, len(pl.works))
 	renumbered := make([][]int, len(pl.works)) // a reply's sets -> the merged ones
-	var sets [][]byte
-	known := map[string]int{}
-	number := func(enc []byte) int {
-		at, ok := known[string(enc)]
-		if !ok {
-			at = len(sets)
-			known[string(enc)] = at
-			sets = append(sets, enc)
-		}
-		return at
-	}
+	var a answers
 	size, replayed := 0, false
 	for n, w := range pl.works {
 		if w.err != nil {
@@ -121,7 +115,7 @@ func merge(pl *plan) []byte {
 		size += len(w.reply)
 		replayed = replayed || r.Replayed
 		for i := range r.Sets {
-			renumbered[n] = append(renumbered[n], number(api.AppendSetInfo(nil, &r.Sets[i])))
+			renumbered[n] = append(renumbered[n], a.number(api.AppendSetInfo(nil, &r.Sets[i])))
 		}
 	}
 	// 24 bytes a result are what its own commit takes at most, nearly always.
@@ -134,43 +128,35 @@ func merge(pl *plan) []byte {
 			continue
 		}
 		if it.off != nil {
-			dst = appendOff(dst, it.off, number)
+			dst = a.appendUntouched(dst, it.off, api.FromStore)
 			continue
 		}
-		w := pl.works[it.work]
+		if it.local {
+			dst = a.appendOutcome(dst, &pl.spent[it.at], api.FromLease)
+			continue
+		}
+		w := pl.works[it.at]
 		if w.err != nil {
 			dst = appendError(dst, w.err)
 			continue
 		}
-		ok, err := replies[it.work].Next(&res)
+		ok, err := replies[it.at].Next(&res)
 		if err != nil || !ok {
 			w.err = api.NewProblem(api.OutcomeUnknown, "shard %d: its answer is malformed: %v", w.shard, err)
 			dst = appendError(dst, w.err)
 			continue
 		}
 		res.OwnCommit = true
-		if n := renumbered[it.work]; res.Set < len(n) {
+		if n := renumbered[it.at]; res.Set < len(n) {
 			res.Set = n[res.Set]
 		}
 		dst = api.AppendResult(dst, &res)
 	}
-	dst = api.FinishReply(dst, 0, sets)
+	dst = api.FinishReply(dst, 0, a.sets)
 	if replayed {
 		api.MarkReplayed(dst)
 	}
 	return dst
-}
-
-// appendOff appends the answer to a take whose policy is off: it passes, every
-// limit is untouched, and no log knows of it. number numbers a set of the reply.
-func appendOff(dst []byte, s *policy.Set, number func([]byte) int) []byte {
-	info := s.SetInfo
-	info.Zone = nil
-	res := api.Result{Status: api.StatusAllowed, Set: number(api.AppendSetInfo(nil, &info)), OwnCommit: true}
-	for _, l := range info.Limits {
-		res.Limits = append(res.Limits, api.LimitValues{Remaining: l.Burst})
-	}
-	return api.AppendResult(dst, &res)
 }
 
 func appendError(dst []byte, p *api.Problem) []byte {

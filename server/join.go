@@ -10,6 +10,24 @@ import (
 	"github.com/rlstore/rlstore/raftnode"
 )
 
+// members is the node's part in the cluster for the API.
+type members struct {
+	*raftnode.Node
+	limiter *limiter.Limiter
+}
+
+// StandDown implements httpapi.Members. A node that leads nothing any more is about
+// to go, and so spends nothing from memory either.
+func (m members) StandDown(ctx context.Context) error {
+	if err := m.Node.StandDown(ctx); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, giveBackTimeout)
+	defer cancel()
+	m.limiter.GiveBack(ctx)
+	return nil
+}
+
 // shardLogs is the node's shards for the limiter.
 type shardLogs struct{ node *raftnode.Node }
 

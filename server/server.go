@@ -26,6 +26,9 @@ const (
 	// drainTimeout bounds the hand-over of leaderships at a stop. Each takes
 	// milliseconds; a cluster that has lost its majority can't take them.
 	drainTimeout = 10 * time.Second
+	// giveBackTimeout bounds the giving back of leases at a stop, which takes a
+	// commit or two. Without a store they expire.
+	giveBackTimeout = 2 * time.Second
 	// finishTimeout bounds the wait for requests under way at a stop; it is
 	// above the deadline that each request has.
 	finishTimeout = 6 * time.Second
@@ -41,6 +44,7 @@ type Server struct {
 	cfg      Config
 	log      *slog.Logger
 	node     *raftnode.Node
+	limiter  *limiter.Limiter
 	http     *http.Server
 	feed     *httpapi.Feed
 	listener net.Listener
@@ -135,10 +139,11 @@ func New(cfg Config, opts ...Option) (_ *Server, err error) {
 		Catalog: known, Log: shardLogs{s.node}, Replicas: shardLogs{s.node},
 		AllowInline: cfg.AllowInlineLimits, Logger: s.log, Metrics: limiter.NewMetrics(registry),
 	})
-	front.limiter = l
+	registry.MustRegister(l)
+	s.limiter, front.limiter = l, l
 	close(front.open)
 	handler := httpapi.New(httpapi.Config{
-		Limiter: l, Policies: known, Overrides: known, Switch: known, Members: s.node, Cluster: s.node.Cluster,
+		Limiter: l, Policies: known, Overrides: known, Switch: known, Members: members{s.node, l}, Cluster: s.node.Cluster,
 		Ready: s.checks, StalePeek: l.StalePeek, Events: s.feed,
 		Metrics:     promhttp.HandlerFor(registry, promhttp.HandlerOpts{}),
 		Registerer:  registry,
@@ -241,6 +246,9 @@ func (s *Server) Abort(err error) {
 // shutdown is the clean way out: hand every leadership over while the API still
 // answers, let requests finish, then stop.
 func (s *Server) shutdown() error {
+	gctx, cancel := context.WithTimeout(context.Background(), giveBackTimeout)
+	s.limiter.GiveBack(gctx)
+	cancel()
 	s.log.Info("stopping: handing leaderships over")
 	dctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	if err := s.node.Drain(dctx); err != nil {

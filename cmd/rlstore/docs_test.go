@@ -287,7 +287,7 @@ func describedMetrics(t *testing.T) []string {
 	descs := make(chan *prometheus.Desc)
 	go func() {
 		defer close(descs)
-		for _, c := range append(r.collectors, node.Metrics()) {
+		for _, c := range append(r.collectors, node.Metrics(), limiter.New(limiter.Config{})) {
 			c.Describe(descs)
 		}
 	}()
