@@ -89,7 +89,7 @@ func debt(l *api.LimitInfo, v api.LimitValues) int64 {
 	if v.Remaining > 0 || v.RetryAfter == 0 || l.Per == 0 {
 		return 0
 	}
-	ns := v.RetryAfter * 1000
+	ns := v.RetryAfter*1000 - 999 // for it is rounded up
 	if l.Algorithm != api.TokenBucket {
 		return int64((ns-1)/uint64(l.Per)) * l.Rate
 	}
@@ -97,8 +97,11 @@ func debt(l *api.LimitInfo, v api.LimitValues) int64 {
 	if hi >= uint64(l.Per) {
 		return 0 // no such wait comes from a store
 	}
-	tokens, _ := bits.Div64(hi, lo, uint64(l.Per))
-	return max(0, int64(tokens)-1)
+	tokens, rest := bits.Div64(hi, lo, uint64(l.Per))
+	if rest == 0 {
+		tokens--
+	}
+	return int64(tokens)
 }
 
 // seenSync is what the metrics tell of one policy.
