@@ -45,13 +45,16 @@
 //  6. An operation with a request id is applied once within [DedupWindow], and
 //     a group of a session once within [SessionWindow] of the session's last
 //     use; a repetition gets the first answer.
-//  7. A hold, which is a reservation or a permit, is made once under its id and
-//     settled once; see holds.go. No permit is given while as many live as a
-//     concurrency limit of its bucket allows.
+//  7. A hold, which is a reservation, a permit or a lease, is made once under its
+//     id and settled once; see holds.go. No permit is given while as many live as
+//     a concurrency limit of its bucket allows. What passes through a bucket and
+//     the holders of its leases, taken together, keeps to its limits over every
+//     interval; see leased.go.
 //  8. Whatever it holds is bounded by a constant, but for the buckets; and of
 //     those it drops each one that is full and has no holds, for a full bucket
 //     and no bucket decide alike. The work of an entry is bounded by the
-//     entry's size, not by the size of the state.
+//     entry's size, not by the size of the state; but one that corrects the clock
+//     takes out every lease that is overdue.
 //  9. State that cannot be is put right where it is met: the bucket starts
 //     afresh, and [Stats] counts it by [ResetReason].
 package fsm

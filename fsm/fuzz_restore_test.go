@@ -27,6 +27,8 @@ func FuzzRestore(f *testing.F) {
 		r.one(3e9, slots, acquire("k", i, 1000))
 		r.one(3e9, set, reserve("k", 10+i, 1, 1000))
 	}
+	r.one(3e9, set, lease("k", 20, 2, 1, 1000))
+	r.one(3e9, set, lease("l", 21, 2, 1, 1000))
 	r.one(3e9, set, onHold(api.Settle, "k", 10, 3))
 	r.one(3e9, set, onHold(api.Release, "k", 0, 0))
 	f.Add(uint64(3e9), packFile(f, takeSnapshot(f, r.m)))

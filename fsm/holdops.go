@@ -43,7 +43,7 @@ func (m *Buckets) makeHold(op *api.Op, key uint64, hash uint64, where at) opErro
 			id: op.Hold.ID, kind: op.Kind, cancel: op.Hold.CancelOnExpiry,
 			free: b.set.off || !b.admits(op.Cost),
 			set:  b.set, key: strings.Clone(op.Key), cost: op.Cost,
-			made: m.at, expires: m.expiry(op.Hold),
+			made: m.at, expires: m.expiry(op.Hold.TTL),
 		}
 		if m.holds.add(h); !h.free {
 			b.charge(op.Cost, 0)
@@ -64,9 +64,10 @@ func (m *Buckets) makeHold(op *api.Op, key uint64, hash uint64, where at) opErro
 	return opError{}
 }
 
-// expiry is the stamp from which on a hold that is made or renewed now is overdue.
-func (m *Buckets) expiry(h *api.Hold) uint64 {
-	return m.last + min(uint64(h.TTL)*1_000_000, math.MaxUint64-m.last)
+// expiry is the stamp from which on a hold that is made or renewed now for ttl
+// milliseconds is overdue.
+func (m *Buckets) expiry(ttl int64) uint64 {
+	return m.last + min(uint64(ttl)*1_000_000, math.MaxUint64-m.last)
 }
 
 func permitRequired(s *set) opError {
@@ -113,7 +114,7 @@ func (m *Buckets) applyOnHold(op *api.Op) opError {
 	case (n.kind == api.Acquire) != ofPermit(op.Kind):
 		return unknownHold(op)
 	case op.Kind == api.Renew:
-		m.holds.renew(n, m.expiry(op.Hold))
+		m.holds.renew(n, m.expiry(op.Hold.TTL))
 		m.res.Status = api.StatusRenewed
 	case n.kind == api.Lease:
 		m.tell(m.settleLease(n, op.Cost))

@@ -13,8 +13,8 @@ import "github.com/rlstore/rlstore/api"
 //   - A token bucket fills up to burst-leased.
 //   - A fixed window that begins has burst-leased tokens, and that much pays for
 //     debt.
-//   - In a sliding window at least leased tokens count as used, from when the
-//     window begins, and hence also in the next one, as those of the window before.
+//   - In a sliding window leased tokens count as used in the window that runs, and
+//     move on to the next one when that begins: where they count for most.
 //
 // When a lease is settled, what comes back was counted in the window that runs,
 // whichever the lease was made in, so there it goes. When it expires nothing
@@ -96,20 +96,14 @@ func (b *bucket) owe(cost int64) {
 	}
 }
 
-// unlease gives back tokens of a lease that was made at a moment and counts in
-// the bucket no more.
-func (b *bucket) unlease(tokens int64, made moment) {
+// unlease gives back tokens of a lease that counts in the bucket no more.
+func (b *bucket) unlease(tokens int64) {
 	for i := range b.set.limits {
 		l, v := &b.set.limits[i], &b.lim[i]
 		switch l.algorithm {
 		case api.Concurrency:
 		case api.SlidingWindow:
-			previous, current, next := windows(*v)
-			current -= min(uint64(tokens), current)
-			if made.now/l.per != b.at.now/l.per {
-				previous -= min(uint64(tokens), previous)
-			}
-			*v = level{tokens: int64(current), frac: previous<<32 | next}
+			v.tokens = max(0, v.tokens-tokens)
 		default:
 			v.tokens += tokens
 		}

@@ -22,6 +22,7 @@ const maxLeases = 4096
 //   - It is settled by a commit of what was spent; the rest is given back. It
 //     expires as spent. Neither is remembered: for a holder it is all the same
 //     why a lease is gone.
+//   - It lives as long as it asks for, and as its policy lets it.
 //   - The same lease asked for again while it lives gets what it got the first
 //     time.
 //   - A reset of its bucket forgives: it takes the lease out, yet its holder may
@@ -66,10 +67,14 @@ func (m *Buckets) makeLease(op *api.Op, s *set, key, hash uint64, where at) opEr
 			}
 			m.held.Granted = max(need, min(want, share))
 		}
+		ttl := op.Hold.TTL
+		if b.set.leaseTTL != 0 {
+			ttl = min(ttl, b.set.leaseTTL)
+		}
 		m.holds.add(&hold{
 			id: op.Hold.ID, kind: api.Lease, free: free,
 			set: b.set, key: strings.Clone(op.Key), cost: m.held.Granted,
-			made: m.at, expires: m.expiry(op.Hold),
+			made: m.at, expires: m.expiry(ttl),
 		})
 		if !free {
 			b.charge(m.held.Granted, 0)
@@ -103,7 +108,7 @@ func (m *Buckets) settleLease(n *holdNode, spent int64) *ending {
 	m.countLeases(b, hash, h.key)
 	if spent < h.cost {
 		r.refunded = h.cost - spent
-		b.unlease(r.refunded, h.made)
+		b.unlease(r.refunded)
 	} else if r.charged = min(spent-h.cost, b.credit()); r.charged > 0 {
 		b.charge(r.charged, 0)
 	}

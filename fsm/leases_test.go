@@ -57,8 +57,8 @@ func TestABucketFillsUpToWhatIsNotLeased(t *testing.T) {
 	}{
 		{"token bucket", api.LimitInfo{Rate: 10, Per: 10 * second, Burst: 10}, "state 5", "state 10"},
 		{"fixed window", api.LimitInfo{Algorithm: api.FixedWindow, Rate: 10, Per: 10 * second, Burst: 10}, "state 5", "state 10"},
-		// The window before counts in full when a window begins, and what is out.
-		{"sliding window", api.LimitInfo{Algorithm: api.SlidingWindow, Rate: 10, Per: 10 * second, Burst: 10}, "state 0", "state 5"},
+		// The window before counts in full when a window begins.
+		{"sliding window", api.LimitInfo{Algorithm: api.SlidingWindow, Rate: 10, Per: 10 * second, Burst: 10}, "state 5", "state 5"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newRig(t)
@@ -210,4 +210,16 @@ func TestALeaseOfWhatIsNotEnforcedIsFree(t *testing.T) {
 			want(t, "peek", r.one(0, s, peek), fmt.Sprint("state ", left))
 		})
 	}
+}
+
+func TestALeaseLivesAsLongAsItsPolicyLetsIt(t *testing.T) {
+	r := newRig(t)
+	info := testSet("p", 1, 1, maxPer, 10).SetInfo
+	info.Mode, info.LeaseTTL = api.Leased, 500
+	s := policy.NewSet(info)
+	want(t, "lease", r.one(0, s, lease("k", 1, 4, 4, 60_000)), "leased 6 of 4")
+	restart(t, r)
+	want(t, "in time", r.one(second/2-1, s, lease("k", 1, 4, 4, 60_000)), "leased again 6 of 4")
+	want(t, "too late", r.one(second/2, s, onHold(api.Settle, "k", 1, 0)), "error not-found")
+	want(t, "the same id again", r.one(second/2, s, lease("k", 1, 4, 2, 60_000)), "leased 3 of 3")
 }

@@ -21,6 +21,10 @@ type model interface {
 	refund(n int64) int64
 	untilFresh() *big.Int
 	consumed() int64
+
+	lease(n int64) int64 // n tokens are out from now on; returns by how many there are fewer now
+	unlease(n int64)     // so many come back of a lease that is over
+	owe(n int64)         // so many were spent already
 }
 
 func freshModel(l api.LimitInfo, loc *time.Location, now uint64, wall int64) model {
@@ -79,15 +83,16 @@ type tokenModel struct {
 	l      api.LimitInfo
 	now    uint64
 	tokens *big.Rat
+	leased int64
 }
 
 func (m *tokenModel) clone() model {
-	return &tokenModel{m.l, m.now, new(big.Rat).Set(m.tokens)}
+	return &tokenModel{m.l, m.now, new(big.Rat).Set(m.tokens), m.leased}
 }
 
 func (m *tokenModel) advance(now uint64, _ int64) {
 	flow := new(big.Rat).SetFrac(new(big.Int).Mul(big.NewInt(m.l.Rate), new(big.Int).SetUint64(now-m.now)), big.NewInt(m.l.Per))
-	m.tokens, m.now = minRat(rat(m.l.Burst), flow.Add(flow, m.tokens)), now
+	m.tokens, m.now = minRat(rat(m.l.Burst-m.leased), flow.Add(flow, m.tokens)), now
 }
 
 func (m *tokenModel) left() *big.Int { return floor(m.tokens) }
@@ -123,6 +128,7 @@ type fixedModel struct {
 	wall       int64
 	start, end int64
 	used       int64
+	leased     int64
 }
 
 func (m *fixedModel) clone() model { c := *m; return &c }
@@ -158,12 +164,16 @@ func (m *fixedModel) window(t int64) (start, end int64) {
 func (m *fixedModel) advance(_ uint64, wall int64) {
 	m.wall = wall
 	if start, end := m.window(wall); start > m.start {
+		if m.leased >= m.l.Rate { // nothing is there to pay with
+			m.start, m.end, m.used = start, end, max(m.used, m.leased)
+			return
+		}
 		for m.start < start && m.used > m.l.Rate {
-			m.used -= m.l.Rate
+			m.used -= m.l.Rate - m.leased
 			m.start, m.end = m.end, m.after(m.end)
 		}
 		if m.start < start {
-			m.start, m.end, m.used = start, end, 0
+			m.start, m.end, m.used = start, end, m.leased
 		}
 	}
 }
@@ -183,7 +193,15 @@ func (m *fixedModel) wait(cost int64) *big.Int {
 	if at == m.start {
 		return new(big.Int)
 	}
-	return big.NewInt(at - m.wall)
+	return m.until(at)
+}
+
+// until is the time until a window begins, if it can be named.
+func (m *fixedModel) until(start int64) *big.Int {
+	if _, end := m.window(maxWall); start > end {
+		return new(big.Int).SetUint64(never)
+	}
+	return big.NewInt(start - m.wall)
 }
 
 func (m *fixedModel) charge(cost int64, wait *big.Int) bool {
@@ -211,23 +229,28 @@ func (m *fixedModel) untilFresh() *big.Int {
 	for used := m.used; used > m.l.Rate; used -= m.l.Rate {
 		at = m.after(at)
 	}
-	return big.NewInt(at - m.wall)
+	return m.until(at)
 }
 
 func (m *fixedModel) consumed() int64 { return m.used }
 
 // slidingModel is a sliding window: what each aligned window used.
 type slidingModel struct {
-	l    api.LimitInfo
-	now  uint64
-	used map[uint64]int64
+	l      api.LimitInfo
+	now    uint64
+	used   map[uint64]int64
+	leased int64
 }
 
-func (m *slidingModel) clone() model { return &slidingModel{m.l, m.now, maps.Clone(m.used)} }
+func (m *slidingModel) clone() model { return &slidingModel{m.l, m.now, maps.Clone(m.used), m.leased} }
 
 func (m *slidingModel) per() uint64 { return uint64(m.l.Per) }
 
-func (m *slidingModel) advance(now uint64, _ int64) { m.now = now }
+func (m *slidingModel) advance(now uint64, _ int64) {
+	m.used[m.now/m.per()] -= m.leased // it moves on
+	m.now = now
+	m.used[m.now/m.per()] += m.leased
+}
 
 // passes says whether cost fits at a time in the window of this number.
 func (m *slidingModel) passes(window, e uint64, cost int64) bool {

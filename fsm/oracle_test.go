@@ -3,6 +3,7 @@ package fsm
 import (
 	"fmt"
 	"math/big"
+	"slices"
 	"testing"
 	"time"
 
@@ -17,11 +18,16 @@ import (
 type oracle struct {
 	buckets map[string]*oracleBucket // by policy and key
 	clock   clock
+	leases  []oracleLease
 }
 
 type oracleBucket struct {
+	o      *oracle
+	name   string // policy and key
+	at     uint64
 	set    *oracleSet
 	limits map[string]model // by the limit's name
+	leased int64
 }
 
 // oracleSet is a set and the zone that its rules are of.
@@ -47,33 +53,38 @@ func minRat(a, b *big.Rat) *big.Rat {
 
 // view returns the bucket as it stands at now under set, without storing it.
 func (o *oracle) view(s *oracleSet, key string, now uint64) *oracleBucket {
+	return o.viewOf(s, s.Policy+"\x00"+key, now)
+}
+
+func (o *oracle) viewOf(s *oracleSet, name string, now uint64) *oracleBucket {
 	wall := o.clock.wall(now)
-	v := &oracleBucket{set: s, limits: map[string]model{}}
+	v := &oracleBucket{o: o, name: name, at: now, set: s, limits: map[string]model{}, leased: o.out(name, now)}
 	for _, l := range s.Limits {
 		v.limits[l.Name] = freshModel(l, s.loc, now, wall)
 	}
-	b := o.buckets[s.Policy+"\x00"+key]
-	if b == nil {
-		return v
-	}
-	for _, l := range b.set.Limits {
-		old := b.limits[l.Name].clone()
-		old.advance(now, wall)
-		for _, to := range s.Limits {
-			if to.Name == l.Name {
-				v.limits[l.Name] = editModel(old, to, s.loc, now, wall)
+	if b := o.buckets[name]; b != nil {
+		for _, l := range b.set.Limits {
+			old := b.limits[l.Name].clone()
+			o.advance(old, name, b.at, now)
+			for _, to := range s.Limits {
+				if to.Name == l.Name {
+					v.limits[l.Name] = editModel(old, to, s.loc, now, wall)
+				}
 			}
 		}
+	}
+	for _, m := range v.limits {
+		m.lease(v.leased)
 	}
 	return v
 }
 
-func (o *oracle) put(b *oracleBucket, key string) { o.buckets[b.set.Policy+"\x00"+key] = b }
+func (o *oracle) put(b *oracleBucket) { o.buckets[b.name] = b }
 
 func (b *oracleBucket) wait(cost int64) *big.Int {
 	longest := new(big.Int)
-	for _, m := range b.limits {
-		if w := m.wait(cost); w.Cmp(longest) > 0 {
+	for name := range b.limits {
+		if w := b.limitWait(name, cost); w.Cmp(longest) > 0 {
 			longest = w
 		}
 	}
@@ -82,22 +93,31 @@ func (b *oracleBucket) wait(cost int64) *big.Int {
 
 // apply returns what a result should say.
 func (o *oracle) apply(s *oracleSet, op api.Op, now uint64) string {
+	switch op.Kind {
+	case api.Lease:
+		return o.lease(s, op, now)
+	case api.Settle:
+		return o.settle(op, now)
+	case api.Sync:
+		return o.sync(s, op, now)
+	}
 	b := o.view(s, op.Key, now)
 	before := o.view(s, op.Key, now)
 	switch op.Kind {
 	case api.Reset:
-		delete(o.buckets, s.Policy+"\x00"+op.Key)
+		delete(o.buckets, b.name)
+		o.leases = slices.DeleteFunc(o.leases, func(l oracleLease) bool { return l.bucket == b.name })
 		return "reset"
 	case api.Peek:
 		return "state " + b.text(1, -1)
 	case api.Refund:
 		given, changed := map[string]int64{}, false
 		for name, m := range b.limits {
-			given[name] = m.refund(op.Cost)
-			changed = changed || before.limits[name].untilFresh().Sign() != 0
+			given[name] = m.refund(op.Cost) - m.lease(b.leased)
+			changed = changed || given[name] > 0
 		}
 		if changed { // one that gives nothing changes nothing, also not the numbers
-			o.put(b, op.Key)
+			o.put(b)
 		}
 		return fmt.Sprintf("refunded %d ", given[b.fewest()]) + b.text(1, -1)
 	}
@@ -110,7 +130,7 @@ func (o *oracle) apply(s *oracleSet, op api.Op, now uint64) string {
 		}
 	}
 	wait := b.wait(op.Cost)
-	lent := wait.Cmp(big.NewInt(op.MaxWait*1e6)) <= 0
+	lent := wait.Cmp(big.NewInt(op.MaxWait*1e6)) <= 0 && (wait.Sign() == 0 || b.lends(op.Cost))
 	for _, m := range b.limits {
 		lent = lent && m.charge(op.Cost, wait)
 	}
@@ -121,7 +141,7 @@ func (o *oracle) apply(s *oracleSet, op api.Op, now uint64) string {
 		}
 		return answer + before.text(op.Cost, before.longest(op.Cost))
 	}
-	o.put(b, op.Key)
+	o.put(b)
 	if wait.Sign() > 0 {
 		return fmt.Sprintf("waits %v ", oracleMicros(wait)) + b.text(0, -1)
 	}
@@ -144,7 +164,7 @@ func (b *oracleBucket) fewest() string {
 func (b *oracleBucket) longest(cost int64) int {
 	k, longest := -1, new(big.Int)
 	for i, l := range b.set.Limits {
-		if w := b.limits[l.Name].wait(cost); w.Cmp(longest) > 0 {
+		if w := b.limitWait(l.Name, cost); w.Cmp(longest) > 0 {
 			k, longest = i, w
 		}
 	}
@@ -165,9 +185,9 @@ func (b *oracleBucket) text(next int64, bind int) string {
 		}
 		retry := new(big.Int)
 		if next > 0 {
-			retry = m.wait(next)
+			retry = b.limitWait(l.Name, next)
 		}
-		out += fmt.Sprintf("; %s%s %v %v %v", l.Name, mark, left, oracleMicros(retry), oracleMicros(m.untilFresh()))
+		out += fmt.Sprintf("; %s%s %v %v %v", l.Name, mark, left, oracleMicros(retry), oracleMicros(b.untilFresh(l.Name)))
 	}
 	return out
 }
@@ -184,12 +204,26 @@ func resultText(r *api.Result, reply *api.Reply) string {
 	var out string
 	switch r.Status {
 	case api.StatusError:
-		if r.Code == api.CostExceedsBurst {
+		switch r.Code {
+		case api.CostExceedsBurst:
 			return "exceeds"
+		case api.NotFound, api.RequestIDReused:
+			return "error " + string(r.Code)
 		}
 		return "error " + string(r.Code) + r.Detail
 	case api.StatusReset:
 		return "reset"
+	case api.StatusSettled:
+		return fmt.Sprintf("settled %d-%d+%d", r.Hold.Committed, r.Hold.Refunded, r.Hold.Charged)
+	case api.StatusLeased:
+		out = "leased"
+		switch {
+		case r.Duplicate:
+			out = "leased again"
+		case r.Shadowed:
+			out = "shadowed lease"
+		}
+		out += fmt.Sprintf(" of %d ", r.Hold.Granted)
 	case api.StatusRefunded:
 		out = fmt.Sprintf("refunded %d ", r.Refunded)
 	case api.StatusAllowed:
@@ -232,7 +266,7 @@ var zones = []string{"UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata",
 var zoneRulesFrom = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // drawSet draws limits over their whole range, extremes included.
-func drawSet(t *rapid.T, sc scale, name string, revision uint64) *oracleSet {
+func drawSet(t *rapid.T, sc scale, zones []string, name string, revision uint64) *oracleSet {
 	info := api.SetInfo{Policy: name, Revision: revision}
 	zone := rapid.SampledFrom(zones).Draw(t, "zone")
 	loc, err := time.LoadLocation(zone)
@@ -273,10 +307,16 @@ func TestEveryAnswerIsTheOracles(t *testing.T) {
 		r := newRig(t)
 		o := &oracle{buckets: map[string]*oracleBucket{}}
 		sc := rapid.SampledFrom([]scale{{1, 20}, {1, 20}, {maxRate / 4, maxRate}}).Draw(t, "scale")
+		kinds := []api.Kind{api.Take, api.Take, api.Take, api.Take, api.Peek, api.Refund, api.Reset, api.Sync}
+		zones := zones
+		if rapid.Bool().Draw(t, "leases") {
+			kinds = append(kinds, api.Lease, api.Lease, api.Lease, api.Settle, api.Settle)
+			zones = zones[:1] // in others the oracle looks for each wait minute by minute
+		}
 		revision := uint64(1)
 		sets := map[string]*oracleSet{}
 		for _, name := range []string{"p", "q"} {
-			sets[name] = drawSet(t, sc, name, revision)
+			sets[name] = drawSet(t, sc, zones, name, revision)
 		}
 		var now uint64
 		wall := rapid.Int64Range(zoneRulesFrom.UnixNano(), zoneRulesFrom.AddDate(10, 0, 0).UnixNano()).Draw(t, "wall")
@@ -287,14 +327,14 @@ func TestEveryAnswerIsTheOracles(t *testing.T) {
 			switch rapid.IntRange(0, 19).Draw(t, "event") {
 			case 0, 1:
 				revision++
-				sets[name] = drawSet(t, sc, name, revision)
+				sets[name] = drawSet(t, sc, zones, name, revision)
 			case 2:
 				// Forward only: where time goes back into a window, it matters
 				// whether the machine has dropped a fresh bucket meanwhile.
 				shown := o.clock.wall(now) + rapid.Int64Range(0, 100*second).Draw(t, "error")
 				held := r.m.Stats().Calendar > 0
 				r.apply(EncodeClock(now, shown))
-				o.clock.correct(shown-int64(now), now, held)
+				o.correct(shown-int64(now), now, held)
 			}
 			s := sets[name]
 			l := s.Limits[rapid.IntRange(0, len(s.Limits)-1).Draw(t, "limit")]
@@ -307,14 +347,31 @@ func TestEveryAnswerIsTheOracles(t *testing.T) {
 				wall += int64(dt)
 			}
 			op := api.Op{
-				Kind: rapid.SampledFrom([]api.Kind{api.Take, api.Take, api.Take, api.Take, api.Peek, api.Refund, api.Reset}).Draw(t, "kind"),
+				Kind: rapid.SampledFrom(kinds).Draw(t, "kind"),
 				Key:  rapid.SampledFrom([]string{"k", "l"}).Draw(t, "key"),
 			}
-			if op.Kind == api.Take || op.Kind == api.Refund {
+			if op.Kind.Charges() || op.Kind == api.Settle {
 				op.Cost = rapid.OneOf(rapid.Int64Range(1, 3), rapid.Int64Range(1, l.Burst), rapid.Just(s.MinBurst)).Draw(t, "cost")
 			}
 			if op.Kind == api.Take {
 				op.MaxWait = rapid.OneOf(rapid.Just(int64(0)), rapid.Int64Range(0, api.MaxWait), rapid.Int64Range(0, int64(per)/1_000_000%api.MaxWait)).Draw(t, "max wait")
+			}
+			if op.Kind == api.Sync {
+				op.Cost *= rapid.Int64Range(0, 2).Draw(t, "spent")
+				op.Cost = min(op.Cost, api.MaxCost)
+			}
+			if op.Kind == api.Lease || op.Kind == api.Settle {
+				op.Hold = &api.Hold{ID: holdID(op.Key, rapid.ByteRange(0, 7).Draw(t, "id"))}
+			}
+			if op.Kind == api.Lease {
+				op.Hold.Need = rapid.Int64Range(1, op.Cost).Draw(t, "need")
+				op.Hold.TTL = min(api.MaxTTL, rapid.OneOf(rapid.Int64Range(1, 5000), rapid.Int64Range(1, 3*int64(per)/1_000_000)).Draw(t, "ttl"))
+			}
+			if op.Kind == api.Settle {
+				op.Key = ""
+			}
+			if rapid.IntRange(0, 9).Draw(t, "restart") == 0 {
+				restart(t, r)
 			}
 			var b api.Batch
 			b.Add(op)

@@ -108,9 +108,9 @@ func (l *logMaker) batch() (*api.Batch, []*policy.Set) {
 		op := api.Op{Kind: api.Take, Policy: l.IntN(len(l.sets)), Key: fmt.Sprint("key", l.IntN(l.keys))}
 		if !b.Atomic {
 			op.Kind = []api.Kind{api.Take, api.Take, api.Take, api.Peek, api.Refund, api.Reset,
-				api.Reserve, api.Settle, api.Cancel, api.Acquire, api.Renew, api.Release}[l.IntN(12)]
+				api.Reserve, api.Settle, api.Cancel, api.Acquire, api.Renew, api.Release, api.Lease, api.Lease, api.Sync}[l.IntN(15)]
 		}
-		if op.Kind >= api.Reserve {
+		if op.Kind >= api.Reserve && op.Kind != api.Sync {
 			op.Hold = &api.Hold{ID: api.NewHoldID(op.Key, [14]byte{byte(l.IntN(20))}), CancelOnExpiry: op.Kind == api.Reserve && l.IntN(2) == 0}
 			if op.Kind.MakesHold() || op.Kind == api.Renew {
 				op.Hold.TTL = 1 + l.Int64N(3000)
@@ -122,8 +122,13 @@ func (l *logMaker) batch() (*api.Batch, []*policy.Set) {
 		if op.Kind == api.Settle {
 			op.Cost = l.Int64N(10)
 		}
-		if op.Kind == api.Take || op.Kind == api.Refund || op.Kind.MakesHold() {
+		if op.Kind.Charges() {
 			op.Cost = 1 + l.Int64N(4)
+			if op.Kind == api.Lease {
+				op.Hold.Need = 1 + l.Int64N(op.Cost)
+				b.Add(op)
+				continue
+			}
 			if op.Kind == api.Take && l.IntN(3) == 0 {
 				op.MaxWait = 1 + l.Int64N(20_000)
 			}
@@ -164,7 +169,7 @@ func TestReplicasAgree(t *testing.T) {
 		apply(other, 1, first)
 
 		var writing sync.WaitGroup
-		var ids, held, settled int // the most that there were
+		var ids, held, settled, leases int // the most that there were
 		for i := uint64(2); i < 1500; i++ {
 			entry := log.entry()
 			keep := bytes.Clone(entry)
@@ -180,7 +185,7 @@ func TestReplicasAgree(t *testing.T) {
 				decodeReply(t, got[k])
 			}
 			st := steady.Stats()
-			ids, held, settled = max(ids, st.DedupIDs), max(held, st.Holds), max(settled, st.Settled)
+			ids, held, settled, leases = max(ids, st.DedupIDs), max(held, st.Holds), max(settled, st.Settled), max(leases, st.Leases)
 			switch log.IntN(60) {
 			case 0: // restart
 				file := takeSnapshot(t, other)
@@ -219,8 +224,8 @@ func TestReplicasAgree(t *testing.T) {
 		if st.Resets != [ResetReasons]uint64{} {
 			t.Fatalf("impossible states: %v", st.Resets)
 		}
-		if st.Dropped == 0 || ids == 0 || held < 3 || settled < 10 {
-			t.Fatalf("the log did not reach far: %d ids, %d holds, %d settled, %+v", ids, held, settled, st)
+		if st.Dropped == 0 || ids == 0 || held < 3 || settled < 10 || leases < 3 || st.Expired == 0 {
+			t.Fatalf("the log did not reach far: %d ids, %d holds, %d settled, %d leases, %+v", ids, held, settled, leases, st)
 		}
 	}
 }

@@ -26,9 +26,10 @@ type set struct {
 	minBurst int64  // the largest cost that can pass
 	hash     uint64 // of policy, for a bucket's hash
 	refusal  opError
-	shadow   bool // a take that is denied passes all the same
-	off      bool // a take passes, and nothing is charged
-	calendar bool // a limit goes by the time of day
+	shadow   bool  // a take that is denied passes all the same
+	off      bool  // a take passes, and nothing is charged
+	calendar bool  // a limit goes by the time of day
+	leaseTTL int64 // milliseconds that a lease lives at most, or 0: as long as a hold
 
 	concurrency bool // some limit is of concurrency, so permits are what it gives
 
@@ -51,7 +52,7 @@ func newSet(encoded string) (*set, error) {
 	}
 	s := &set{
 		policy: info.Policy, revision: info.Revision, encoded: own, told: own, refusal: refusal(&info),
-		shadow: info.Enforcement == api.Shadow, off: info.Enforcement == api.Off,
+		shadow: info.Enforcement == api.Shadow, off: info.Enforcement == api.Off, leaseTTL: info.LeaseTTL,
 	}
 	z := newZone(info.Zone)
 	if z != nil {

@@ -39,18 +39,18 @@ func (l *limit) checkSliding(v level) ResetReason {
 }
 
 // slide brings a level from the window of one stamp to that of another. What is
-// leased counts as used in each window that begins.
+// leased moves on from window to window.
 func (l *limit) slide(v *level, from, now uint64, leased int64) {
 	_, current, next := windows(*v)
-	used, lent := min(next+uint64(leased), maxBurst), uint64(leased)
+	lent := uint64(leased)
 	switch now/l.per - from/l.per {
 	case 0:
 	case 1:
-		*v = level{tokens: int64(used), frac: current << 32}
+		*v = level{tokens: int64(min(next+lent, maxBurst)), frac: (max(current, lent) - lent) << 32}
 	case 2:
-		*v = level{tokens: leased, frac: used << 32}
+		*v = level{tokens: leased, frac: next << 32}
 	default:
-		*v = level{tokens: leased, frac: lent << 32}
+		*v = level{tokens: leased}
 	}
 }
 
@@ -98,17 +98,17 @@ func (l *limit) slidingWait(v level, now uint64, cost, leased int64) uint64 {
 	}
 	// In the windows to come, as slide makes them.
 	wait := l.per - e
-	if first, ok := l.room(current, next+lent, c); ok {
+	if first, ok := l.room(current-lent, next+lent, c); ok {
 		return wait + first
 	}
 	wait += l.per
-	if first, ok := l.room(next+lent, lent, c); ok {
+	if first, ok := l.room(next, lent, c); ok {
 		return wait + first
 	}
-	if first, ok := l.room(lent, lent, c); ok {
-		return wait + l.per + first
+	if c+lent > l.rate {
+		return never
 	}
-	return never
+	return wait + l.per
 }
 
 // slidingReset returns when no window counts any more.

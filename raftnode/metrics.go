@@ -40,8 +40,11 @@ var (
 	descBytes      = desc("bucket_bytes", "Memory of the buckets' tables, in bytes.")
 	descDedup      = desc("dedup_ids", "Request ids in the de-duplication window.")
 	descSessions   = desc("sessions", "Client sessions.")
-	descHolds      = desc("holds", "Reservations and permits that live.")
+	descHolds      = desc("holds", "Reservations, permits and leases that live.")
 	descSettled    = desc("settled_holds", "Reservations and permits whose end is remembered.")
+	descLeases     = desc("leases", "Leases that live.")
+	descLeased     = desc("leased_tokens", "Tokens out on lease.")
+	descLeaseEnds  = desc("leased_tokens_expired_total", "Tokens of leases that nobody settled in time.")
 	descDropped    = desc("buckets_dropped_total", "Buckets dropped because they were equal to fresh ones.")
 	descLogBytes   = desc("log_appended_bytes_total", "Bytes appended to the log since the start.")
 	descResets     = prometheus.NewDesc("rlstore_bucket_resets_total", "Buckets reset because their state was impossible, by reason.", []string{"shard", "reason"}, nil)
@@ -86,7 +89,8 @@ func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	}
 	for _, d := range []*prometheus.Desc{
 		descLeader, descTerm, descCommit, descApplied, descLag, descQueue, descQueueBytes, descBuckets,
-		descBytes, descDedup, descSessions, descHolds, descSettled, descDropped, descLogBytes, descResets, descReachable, descJumps,
+		descBytes, descDedup, descSessions, descHolds, descSettled, descLeases, descLeased, descLeaseEnds,
+		descDropped, descLogBytes, descResets, descReachable, descJumps,
 	} {
 		ch <- d
 	}
@@ -136,6 +140,9 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 		gauge(descSessions, float64(st.Sessions))
 		gauge(descHolds, float64(st.Holds))
 		gauge(descSettled, float64(st.Settled))
+		gauge(descLeases, float64(st.Leases))
+		gauge(descLeased, float64(st.Leased))
+		counter(descLeaseEnds, st.Expired)
 		counter(descDropped, st.Dropped)
 		for reason := fsm.ResetNone + 1; reason < fsm.ResetReasons; reason++ {
 			counter(descResets, st.Resets[reason], reason.String())
