@@ -72,3 +72,22 @@ var Routes = []Route{
 	{"version", "GET", "/v1/version", "the build"},
 	{"openapi", "GET", "/openapi.yaml", "the description of all this"},
 }
+
+// Queries is the parameters of the query that each route knows, by the route's name;
+// a route that is not in it knows none.
+var Queries = map[string][]string{
+	"take":            {"deny_status"},
+	"peek":            {"consistency"},
+	"reserve":         {"deny_status"},
+	"acquire":         {"deny_status"},
+	"policy-post":     {"reason"},
+	"policy-put":      {"reason"},
+	"policy-revert":   {"reason"},
+	"override-list":   {"after", "limit"},
+	"override-delete": {"key", "reason"},
+	"enforcement-put": {"reason"},
+	"top":             {"by", "n", "node"},
+	"events":          {"follow", "past"},
+	"livez":           {"verbose"},
+	"readyz":          {"verbose"},
+}

@@ -47,9 +47,6 @@ func (e *edge) decision(w http.ResponseWriter, r *http.Request, kind api.Kind, r
 }
 
 func (e *edge) takeBatch(w http.ResponseWriter, r *http.Request) error {
-	if r.URL.Query().Has("deny_status") {
-		return api.NewProblem(api.InvalidRequest, "deny_status: a batch has no status of its own to deny with; use it with /v1/take")
-	}
 	var req batchRequest
 	body, opts, err := e.open(r, &req)
 	if err != nil {

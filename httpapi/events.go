@@ -65,12 +65,13 @@ func (f *Feed) Close() {
 }
 
 // since returns the events from number at on, and what number comes after them.
-// It is late if at is forgotten already; ended, if no more will come.
+// It is late if at is forgotten already, and then there are none; ended, if no more
+// will come.
 func (f *Feed) since(at uint64) (text []byte, next uint64, more <-chan struct{}, late, ended bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if late = at+feedSize < f.next; late {
-		return nil, at, f.more, true, f.closed
+		return nil, f.next, f.more, true, f.closed
 	}
 	for ; at < f.next; at++ {
 		text = append(text, f.ring[at%feedSize]...)
@@ -78,17 +79,18 @@ func (f *Feed) since(at uint64) (text []byte, next uint64, more <-chan struct{},
 	return text, at, f.more, false, f.closed
 }
 
-// start is the number to begin with: after the event that a caller saw last, or
-// with the next one. A gap tells that the event is not one of this feed's last.
-func (f *Feed) start(lastID string, follow bool) (at uint64, gap bool) {
+// start is the number to begin with: after the event that a caller saw last, or with
+// the next one, or with the first that is remembered. A gap tells that the event is not one of this feed's last.
+func (f *Feed) start(lastID string, past bool) (at uint64, gap bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	oldest := max(f.next, feedSize+1) - feedSize
-	if lastID == "" {
-		if follow {
-			return f.next, false
-		}
+	switch {
+	case lastID != "":
+	case past:
 		return oldest, false
+	default:
+		return f.next, false
 	}
 	boot, number, _ := strings.Cut(lastID, "-")
 	n, err := strconv.ParseUint(number, 10, 64)
@@ -101,13 +103,13 @@ func (f *Feed) start(lastID string, follow bool) (at uint64, gap bool) {
 // events streams what happens, as server-sent events. It is not one of the requests
 // in flight: it ends when the caller goes, falls behind, or the node stops.
 func (e *edge) events(w http.ResponseWriter, r *http.Request) error {
-	follow := true
-	switch v := r.URL.Query().Get("follow"); v {
-	case "", "true":
-	case "false":
-		follow = false
-	default:
-		return api.NewProblem(api.InvalidRequest, "follow: %.40q is neither true nor false", v)
+	follow, err := yesOrNo(r, "follow", true)
+	if err != nil {
+		return err
+	}
+	past, err := yesOrNo(r, "past", !follow)
+	if err != nil {
+		return err
 	}
 	select {
 	case e.Events.streams <- struct{}{}:
@@ -115,7 +117,9 @@ func (e *edge) events(w http.ResponseWriter, r *http.Request) error {
 	default:
 		return api.NewProblem(api.Overloaded, "%d streams of events are open on this node, which is as many as it takes", maxStreams)
 	}
-	at, gap := e.Events.start(r.Header.Get("Last-Event-ID"), follow)
+	e.metrics.streams.Inc()
+	defer e.metrics.streams.Dec()
+	at, gap := e.Events.start(r.Header.Get("Last-Event-ID"), past)
 	rc := http.NewResponseController(w)
 	rc.SetReadDeadline(time.Time{}) // the server's would end the request
 	w.Header().Set("Content-Type", api.MediaEvents)
@@ -138,11 +142,15 @@ func (e *edge) events(w http.ResponseWriter, r *http.Request) error {
 	for {
 		text, next, more, late, ended := e.Events.since(at)
 		if late {
+			e.metrics.droppedEvents.Add(float64(next - at))
 			send(special(api.EventSlow))
 			return nil
 		}
-		at = next
-		if len(text) > 0 && !send(text) || ended || !follow {
+		if len(text) > 0 && !send(text) {
+			e.metrics.droppedEvents.Add(float64(next - at))
+			return nil
+		}
+		if at = next; ended || !follow {
 			return nil
 		}
 		select {
@@ -154,6 +162,20 @@ func (e *edge) events(w http.ResponseWriter, r *http.Request) error {
 				return nil
 			}
 		}
+	}
+}
+
+// yesOrNo is a parameter of the query that is true or false.
+func yesOrNo(r *http.Request, name string, unset bool) (bool, error) {
+	switch v, err := parameter(r, name); {
+	case err != nil:
+		return false, err
+	case v == "":
+		return unset, nil
+	case v == "true", v == "false":
+		return v == "true", nil
+	default:
+		return false, api.NewProblem(api.InvalidRequest, "%s: %.40q is neither true nor false", name, v)
 	}
 }
 

@@ -2,10 +2,17 @@ package httpapi
 
 import (
 	"bufio"
+	"context"
 	"net/http"
+	"net/http/httptest"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/rlstore/rlstore/api"
 )
@@ -42,6 +49,9 @@ func TestEventsResumeAfterTheLastOneSeen(t *testing.T) {
 		t.Error("a reader of a forgotten event is not late")
 	}
 	wantProblem(t, w.do("GET", "/v1/events?follow=maybe", ""), api.InvalidRequest, "follow")
+	if r := w.do("GET", "/v1/events?follow=false&past=false", ""); strings.Contains(r.body, "event:") {
+		t.Errorf("without what is past: %s", r.body)
+	}
 }
 
 func TestAStreamOfEventsFollowsUntilTheFeedEnds(t *testing.T) {
@@ -64,6 +74,97 @@ func TestAStreamOfEventsFollowsUntilTheFeedEnds(t *testing.T) {
 	if len(data) != 1 || data[0] != `{"type":"drain","node":"n1","change":"begun"}` {
 		t.Errorf("it had %q", data)
 	}
+}
+
+// streamWriter is a connection in a bubble, that may be stuck.
+type streamWriter struct {
+	*httptest.ResponseRecorder
+	stuck    bool
+	gate     chan struct{} // nil, or what the next write waits for
+	deadline time.Time
+}
+
+func (w *streamWriter) Write(b []byte) (int, error) {
+	if w.stuck {
+		time.Sleep(time.Until(w.deadline))
+		return 0, os.ErrDeadlineExceeded
+	}
+	if w.gate != nil {
+		<-w.gate
+	}
+	return w.ResponseRecorder.Write(b)
+}
+func (w *streamWriter) SetReadDeadline(time.Time) error    { return nil }
+func (w *streamWriter) SetWriteDeadline(t time.Time) error { w.deadline = t; return nil }
+
+// In a bubble, where a node has seen one event and a reader is up to date.
+func inStream(t *testing.T, f func(e *edge, w *streamWriter, over <-chan struct{})) {
+	world := newWorld(t)
+	synctest.Test(t, func(t *testing.T) {
+		e := world.edge
+		e.Events = NewFeed()
+		w, over := &streamWriter{ResponseRecorder: httptest.NewRecorder()}, make(chan struct{})
+		ctx, leave := context.WithCancel(t.Context())
+		go func() {
+			defer close(over)
+			e.ServeHTTP(w, httptest.NewRequest("GET", "/v1/events", nil).WithContext(ctx))
+		}()
+		synctest.Wait()
+		if n := testutil.ToFloat64(e.metrics.streams); n != 1 {
+			t.Errorf("%v streams are open", n)
+		}
+		f(e, w, over)
+		leave()
+		<-over
+		if n := testutil.ToFloat64(e.metrics.streams); n != 0 || len(e.Events.streams) != 0 {
+			t.Errorf("%v streams are open after the end", n)
+		}
+	})
+}
+
+func TestAStreamWithoutEventsIsKeptAlive(t *testing.T) {
+	inStream(t, func(e *edge, w *streamWriter, over <-chan struct{}) {
+		time.Sleep(3*heartbeat + time.Second)
+		e.Events.Add(api.Event{Type: api.EventDrain, Node: "n1", Change: "begun"})
+		synctest.Wait()
+		if got := w.Body.String(); strings.Count(got, ":\n\n") != 3 || !strings.HasSuffix(got, "-1\nevent: drain\ndata: {\"type\":\"drain\",\"node\":\"n1\",\"change\":\"begun\"}\n\n") {
+			t.Errorf("the stream is %q", got)
+		}
+	})
+}
+
+func TestAReaderThatTakesNothingIsCutOff(t *testing.T) {
+	inStream(t, func(e *edge, w *streamWriter, over <-chan struct{}) {
+		w.stuck = true
+		start := time.Now()
+		e.Events.Add(api.Event{Type: api.EventDrain, Node: "n1"})
+		<-over
+		if d := time.Since(start); d != streamWrite {
+			t.Errorf("it was cut off after %v", d)
+		}
+		if n := testutil.ToFloat64(e.metrics.droppedEvents); n != 1 {
+			t.Errorf("%v events count as dropped", n)
+		}
+	})
+}
+
+func TestAReaderThatFallsBehindIsToldSo(t *testing.T) {
+	inStream(t, func(e *edge, w *streamWriter, over <-chan struct{}) {
+		w.gate = make(chan struct{})
+		e.Events.Add(api.Event{Type: api.EventPolicy, Policy: "the last"})
+		synctest.Wait() // while it is being sent, more come than are remembered
+		for range feedSize + 5 {
+			e.Events.Add(api.Event{Type: api.EventDrain, Node: "n1"})
+		}
+		close(w.gate)
+		<-over
+		if got := w.Body.String(); !strings.HasSuffix(got, "\"policy\":\"the last\"}\n\nevent: slow\ndata: {\"type\":\"slow\"}\n\n") {
+			t.Errorf("the stream ends with %q", got[max(0, len(got)-200):])
+		}
+		if n := testutil.ToFloat64(e.metrics.droppedEvents); n != feedSize+5 {
+			t.Errorf("%v events count as dropped", n)
+		}
+	})
 }
 
 func TestStreamsOfEventsAreBounded(t *testing.T) {

@@ -15,6 +15,27 @@ import (
 	"github.com/rlstore/rlstore/api"
 )
 
+// Of every route, those without parameters included.
+func TestAnUnknownParameterIsRefused(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.Events = NewFeed() })
+	for _, r := range api.Routes {
+		path := strings.NewReplacer(api.PolicyName, "api", "{id}", "1").Replace(r.Path)
+		says := "this route has none"
+		if known := api.Queries[r.Name]; known != nil {
+			says = "this route has " + strings.Join(known, ", ")
+		}
+		got := w.do(r.Method, path+"?deny_staus=429", "")
+		wantProblem(t, got, api.InvalidRequest, says)
+		if !strings.Contains(got.body, "deny_staus") {
+			t.Errorf("%s: %s", path, got.body)
+		}
+	}
+	wantProblem(t, w.do("GET", "/readyz?%zz", ""), api.InvalidRequest, "query: it can't be read")
+	if got := w.do("GET", "/livez?verbose", ""); got.StatusCode != http.StatusOK {
+		t.Errorf("/livez?verbose: %s", got.Status)
+	}
+}
+
 func TestBadInputIsRefusedWithADetailThatNamesIt(t *testing.T) {
 	w := newWorld(t)
 	long := strings.Repeat("x", 513)

@@ -7,10 +7,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics counts requests. Labels are names of routes and statuses only.
+// metrics counts requests, and what goes over streams. Labels are names of routes and
+// statuses only.
 type metrics struct {
-	requests *prometheus.CounterVec
-	seconds  *prometheus.HistogramVec
+	requests      *prometheus.CounterVec
+	seconds       *prometheus.HistogramVec
+	streams       prometheus.Gauge
+	droppedEvents prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -25,9 +28,17 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			// From a stale answer out of memory to the default request timeout.
 			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5},
 		}, []string{"route"}),
+		streams: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "rlstore_event_streams",
+			Help: "Streams of events that are open.",
+		}),
+		droppedEvents: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "rlstore_events_dropped_total",
+			Help: "Events that an open stream did not get, because its reader was slow or had gone.",
+		}),
 	}
 	if r != nil {
-		r.MustRegister(m.requests, m.seconds)
+		r.MustRegister(m.requests, m.seconds, m.streams, m.droppedEvents)
 	}
 	return m
 }

@@ -31,7 +31,11 @@ func (e *edge) wrap(route string, h handler) http.Handler {
 					"remote", r.RemoteAddr, "request_id", w.Header().Get(api.HeaderRequestID))
 			}
 		}()
-		if err := e.serve(w, r, h); err != nil {
+		err := checkQuery(route, r)
+		if err == nil {
+			err = e.serve(w, r, h)
+		}
+		if err != nil {
 			e.fail(w, r, err)
 		}
 	})

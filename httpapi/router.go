@@ -48,10 +48,13 @@ func newEdge(c Config) *edge {
 			e.exact[exactRoute{r.Method, r.Path}] = wrapped
 		}
 	}
-	e.router.NotFoundHandler = e.wrap("none", handler{e.notFound, unbounded})
-	e.router.MethodNotAllowedHandler = e.wrap("none", handler{e.methodNotAllowed, unbounded})
+	e.router.NotFoundHandler = e.wrap(noRoute, handler{e.notFound, unbounded})
+	e.router.MethodNotAllowedHandler = e.wrap(noRoute, handler{e.methodNotAllowed, unbounded})
 	return e
 }
+
+// noRoute is the name under which requests for no route are counted.
+const noRoute = "none"
 
 // exactRoute is a request that the router would send to the one route of this
 // very path.

@@ -160,7 +160,7 @@ func TestRequestsAreCountedByRouteAndStatus(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(families) != 2 {
+	if len(families) != 4 {
 		t.Errorf("%d families of metrics are registered", len(families))
 	}
 	for _, f := range families {

@@ -4,7 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -292,4 +296,27 @@ func name(path string) string {
 		return "the body"
 	}
 	return path
+}
+
+// checkQuery refuses parameters that a route does not know: a slip of the pen must not
+// be taken for its default. What is no route has none.
+func checkQuery(route string, r *http.Request) error {
+	if r.URL.RawQuery == "" || route == noRoute {
+		return nil
+	}
+	given, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return api.NewProblem(api.InvalidRequest, "query: it can't be read: %v", err)
+	}
+	known := api.Queries[route]
+	for _, name := range slices.Sorted(maps.Keys(given)) {
+		switch {
+		case slices.Contains(known, name):
+		case len(known) == 0:
+			return api.NewProblem(api.InvalidRequest, "query: there is no parameter %.40q, and this route has none", name)
+		default:
+			return api.NewProblem(api.InvalidRequest, "query: there is no parameter %.40q; this route has %s", name, strings.Join(known, ", "))
+		}
+	}
+	return nil
 }

@@ -71,7 +71,11 @@ func TestOpenAPIHasEveryRouteAndNoOther(t *testing.T) {
 		for method, op := range item.(map[string]any) {
 			op := op.(map[string]any)
 			documented = append(documented, fmt.Sprint(strings.ToUpper(method), " ", path, " ", op["operationId"]))
-			o.checkOperation(path, op)
+			query := o.checkOperation(path, op)
+			known := slices.Sorted(slices.Values(api.Queries[op["operationId"].(string)]))
+			if slices.Sort(query); !slices.Equal(query, known) {
+				t.Errorf("%s %s knows the parameters %v, and openapi.yaml %v", method, path, known, query)
+			}
 		}
 	}
 	slices.Sort(have)
@@ -82,14 +86,17 @@ func TestOpenAPIHasEveryRouteAndNoOther(t *testing.T) {
 }
 
 // checkOperation checks that an operation names the parameters of its path, and
-// what a problem looks like.
-func (o *openAPI) checkOperation(path string, op map[string]any) {
+// what a problem looks like. It returns the parameters of the query.
+func (o *openAPI) checkOperation(path string, op map[string]any) (query []string) {
 	in := map[string]bool{}
 	list, _ := op["parameters"].([]any)
 	for _, p := range list {
 		p := o.follow(p.(map[string]any))
 		if p["in"] == "path" {
 			in["{"+p["name"].(string)+"}"] = true
+		}
+		if p["in"] == "query" {
+			query = append(query, p["name"].(string))
 		}
 		o.checkSchema(p["schema"].(map[string]any))
 	}
@@ -112,6 +119,7 @@ func (o *openAPI) checkOperation(path string, op map[string]any) {
 			o.checkSchema(c.(map[string]any)["schema"].(map[string]any))
 		}
 	}
+	return query
 }
 
 // checkSchema fails on what validate does not look at: a rule that nothing checks
@@ -158,7 +166,7 @@ func TestOpenAPIHasEveryField(t *testing.T) {
 		"OverrideList": api.OverrideList{}, "PolicyRevision": api.PolicyRevision{}, "RevisionList": api.RevisionList{}, "RevertRequest": api.RevertRequest{},
 		"Enforcement": api.Enforcement{}, "Cluster": api.Cluster{}, "Node": api.ClusterNode{}, "Shard": api.ShardStatus{}, "Replica": api.MemberStatus{},
 		"SlotMap": api.SlotMap{}, "SlotRange": api.SlotRange{}, "MemberRequest": api.MemberRequest{}, "TransferRequest": api.TransferRequest{},
-		"TransferResponse": api.TransferResponse{}, "Version": api.Version{}, "FieldError": api.FieldError{}, "Problem": api.Problem{},
+		"TransferResponse": api.TransferResponse{}, "Event": api.Event{}, "Version": api.Version{}, "FieldError": api.FieldError{}, "Problem": api.Problem{},
 	}
 	for name, v := range types {
 		var have []string
