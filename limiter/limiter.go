@@ -60,6 +60,10 @@ type Config struct {
 	AllowInline bool         // serve limits written into requests; the same on every node
 	Logger      *slog.Logger // nil is slog.Default()
 	Metrics     Observer     // nil counts nothing
+
+	// Waiting tells how many callers' batches wait for an entry of a shard that this
+	// node leads: by it keys of policies of mode auto become hot. Nil finds none.
+	Waiting func(shard uint32) int
 }
 
 // Limiter decides batches. It is safe for concurrent use.
@@ -76,6 +80,8 @@ type Limiter struct {
 	start       time.Time
 	shards      shards
 	syncs       syncs
+	waiting     func(shard uint32) int
+	hot         hot
 	spender     *spender
 }
 
@@ -88,7 +94,7 @@ func New(c Config) *Limiter {
 		inline: newGenerations[*policy.Set](inlineCache),
 		guard:  newGuard(guardIDs),
 		top:    newTop(),
-		start:  time.Now(),
+		start:  time.Now(), waiting: c.Waiting,
 	}
 	l.spender = newSpender(l)
 	if l.logger == nil {

@@ -148,6 +148,9 @@ func (l *Limiter) attempt(ctx context.Context, w *work, o Options) (reply []byte
 func (l *Limiter) submit(ctx context.Context, w *work) ([]byte, *api.Problem) {
 	part := newPart(w.batch, w.sets)
 	l.log.Submit(w.shard, part)
+	if l.waiting != nil && slices.ContainsFunc(w.sets, isAuto) && l.waiting(w.shard) >= crowd {
+		l.hot.crowded(l.now(), w)
+	}
 	select {
 	case <-part.signal:
 	case <-ctx.Done():
@@ -179,6 +182,9 @@ func (l *Limiter) forward(ctx context.Context, node string, w *work) ([]byte, *a
 	reply, err := l.log.Forward(ctx, node, w.shard, body)
 	if err != nil {
 		return nil, asProblem(err)
+	}
+	if slices.ContainsFunc(w.sets, isAuto) {
+		l.heed(w, reply)
 	}
 	return reply, nil
 }

@@ -520,6 +520,16 @@ func (n *Node) Submit(shard uint32, p Proposal) {
 	}
 }
 
+// Waiting tells how many proposals wait for an entry of a shard.
+func (n *Node) Waiting(shard uint32) int {
+	g := n.shard(shard)
+	if g == nil {
+		return 0
+	}
+	proposals, _ := g.coalescer.depth()
+	return proposals
+}
+
 // Leader tells who leads a shard: local says that this node does and serves;
 // otherwise known says whether another node is believed to.
 func (n *Node) Leader(shard uint32) (m Member, local, known bool) {

@@ -138,6 +138,7 @@ func New(cfg Config, opts ...Option) (_ *Server, err error) {
 	l := limiter.New(limiter.Config{
 		Catalog: known, Log: shardLogs{s.node}, Replicas: shardLogs{s.node},
 		AllowInline: cfg.AllowInlineLimits, Logger: s.log, Metrics: limiter.NewMetrics(registry),
+		Waiting: s.node.Waiting,
 	})
 	registry.MustRegister(l)
 	s.limiter, front.limiter = l, l
