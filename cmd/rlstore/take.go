@@ -98,6 +98,23 @@ func newTake(a *app) *cobra.Command {
 	return cmd
 }
 
+// fromSource says who decided, if it was not the store.
+func fromSource(source string) string {
+	switch source {
+	case "lease":
+		return " from a lease"
+	case "soft":
+		return " from a soft bucket"
+	case "open":
+		return " without the store, as on_unavailable says"
+	case "local":
+		return " by a local bucket, without the store"
+	case api.SourceOff:
+		return " unchecked, the enforcement being off"
+	}
+	return " by " + source
+}
+
 func runTake(cmd *cobra.Command, a *app, o *takeOptions) error {
 	c, err := a.connect()
 	if err != nil {
@@ -122,6 +139,9 @@ func runTake(cmd *cobra.Command, a *app, o *takeOptions) error {
 		}
 		if d.Shadowed {
 			verdict += " in shadow: it would have been denied"
+		}
+		if d.Source != api.SourceStore {
+			verdict += fromSource(d.Source)
 		}
 		if d.Wait > 0 {
 			verdict += fmt.Sprintf(" after a wait of %v", time.Duration(answer.WaitMS)*time.Millisecond)
