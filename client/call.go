@@ -2,12 +2,14 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/rlstore/rlstore/api"
+	"github.com/rlstore/rlstore/lease"
 )
 
 // item is one operation on its way: what to do, and where the answer goes.
@@ -26,11 +28,12 @@ type item struct {
 	maxWait   int64 // of a take: milliseconds
 	requestID string
 	hold      *api.Hold // of the kinds that have one, else nil
+	instance  uint64    // of a sync
 }
 
 // op is the item's operation, but for the policy.
 func (it *item) op() api.Op {
-	return api.Op{Kind: it.kind, Cost: it.cost, Key: it.key, RequestID: it.requestID, MaxWait: it.maxWait, Hold: it.hold}
+	return api.Op{Kind: it.kind, Cost: it.cost, Key: it.key, RequestID: it.requestID, MaxWait: it.maxWait, Hold: it.hold, Instance: it.instance}
 }
 
 // slot is the slot that the item belongs to.
@@ -99,6 +102,9 @@ type call struct {
 	rate, per int64 // of the limit that binds
 	hold      api.HoldOutcome
 
+	ask *lease.Ask // that it carries, with nobody waiting; or nil
+	m   *memory    // whose ask it is
+
 	oneOut   [1]BatchResult
 	oneWhere [1]*batch
 }
@@ -136,6 +142,7 @@ func (c *Client) recycle(w *call) {
 	w.oneOut[0], w.oneWhere[0] = BatchResult{}, nil
 	w.out, w.where = nil, nil
 	w.refunded, w.rate, w.per, w.hold = 0, 0, 0, api.HoldOutcome{}
+	w.ask, w.m = nil, nil
 	c.calls.Put(w)
 }
 
@@ -153,9 +160,16 @@ func (w *call) wait(ctx context.Context) {
 // their last deed to w but unlocking it.
 func (w *call) answer(i int) {
 	w.where[i] = answered
-	if w.left--; w.left == 0 {
-		w.done <- struct{}{}
+	if w.left--; w.left > 0 {
+		return
 	}
+	if w.ask == nil {
+		w.done <- struct{}{}
+		return
+	}
+	// Not here: locks are held, and this may send the next ask.
+	w.m.c.running.Add(1)
+	go w.m.ended(w)
 }
 
 // fail ends the wait because of cause: items without an answer get an error
@@ -183,11 +197,18 @@ func (w *call) fail(cause error, now int64) {
 				if applied, why = b.lane.leave(b, w); applied {
 					kind = ErrOutcomeUnknown
 				}
+				if !errors.Is(cause, ErrClosed) {
+					b.lane.notHeardOf(why)
+				}
 			}
 			err = fail(kind, why, cause)
 			errs[b] = err
 		}
 		w.out[i].Err = err
+	}
+	if w.ask != nil {
+		w.m.end(w)
+		return
 	}
 	w.done <- struct{}{}
 }

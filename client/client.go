@@ -24,6 +24,8 @@ type Client struct {
 	start         time.Time
 	dir           *directory
 	calls         sync.Pool // of *call
+	memory        *memory
+	unseen        Rule // of policies that were not seen yet
 
 	ctx     context.Context // until Close
 	cancel  context.CancelFunc
@@ -54,8 +56,9 @@ func New(endpoints []string, opts ...Option) (*Client, error) {
 	}
 	c := &Client{
 		timeout: cfg.timeout, http: cfg.http, logger: cfg.logger,
-		maxInFlight: cfg.maxInFlight, start: time.Now(),
+		maxInFlight: cfg.maxInFlight, start: time.Now(), unseen: cfg.unseen,
 	}
+	c.memory = newMemory(c, cfg.clock)
 	if c.logger == nil {
 		c.logger = slog.New(slog.DiscardHandler)
 	}
@@ -73,13 +76,15 @@ func New(endpoints []string, opts ...Option) (*Client, error) {
 	return c, nil
 }
 
-// Close ends the client. Calls that still wait return [ErrClosed] at once; it
-// is for each to say whether it may have been applied. When Close returns, no
-// goroutine of the client is left.
+// Close ends the client. First it gives leases back and charges what soft buckets
+// have spent, for which it waits a second at most. Calls that still wait return
+// [ErrClosed]; it is for each to say whether it may have been applied. When Close
+// returns, no goroutine of the client is left.
 func (c *Client) Close() error {
 	if c.closed.Swap(true) {
 		return nil
 	}
+	c.memory.close()
 	var waiting []*call
 	for _, l := range c.dir.close() {
 		waiting = append(waiting, l.close()...)

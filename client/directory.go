@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/rlstore/rlstore/api"
+	"github.com/rlstore/rlstore/lease"
 )
 
 const (
@@ -81,6 +82,8 @@ type directory struct {
 	now atomic.Pointer[routes] // nil until a node has answered
 	// turn rotates through the nodes where any will do.
 	turn atomic.Uint32
+	// breaker is for calls while now is nil.
+	breaker lease.Breaker
 
 	mu     sync.Mutex
 	closed bool
@@ -233,6 +236,11 @@ func (d *directory) ask() *question {
 	go func() {
 		defer d.c.running.Done()
 		q.err = d.askAll(d.c.ctx)
+		if q.err == nil {
+			d.breaker.Success()
+		} else if d.breaker.Open() { // it was a probe
+			d.breaker.Failure(d.c.now())
+		}
 		d.mu.Lock()
 		d.asking = nil
 		d.mu.Unlock()
@@ -347,6 +355,10 @@ func (d *directory) ready(ctx context.Context) (*routes, error) {
 	if r := d.now.Load(); r != nil {
 		return r, nil
 	}
+	if err := d.admit(); err != nil {
+		return nil, err
+	}
+	began := d.c.now()
 	ctx, cancel := d.c.bounded(ctx)
 	defer cancel()
 	var wait backoff
@@ -368,6 +380,9 @@ func (d *directory) ready(ctx context.Context) (*routes, error) {
 		if ctx.Err() != nil || sleep(ctx, wait.next(0)) != nil {
 			if errors.Is(last, ctx.Err()) {
 				last = nil
+			}
+			if now := d.c.now(); !d.c.closed.Load() && now-began >= int64(min(breakerAfter, d.c.timeout/2)) {
+				d.breaker.Failure(now)
 			}
 			return nil, fail(ErrUnavailable, cut(last), d.c.ended(ctx))
 		}

@@ -29,3 +29,6 @@ func OnWire(c *Client) bool {
 	}
 	return false
 }
+
+// Remembered counts the keys that are spent from memory.
+func Remembered(c *Client) int { return c.memory.table.Len() }

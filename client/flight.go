@@ -256,12 +256,16 @@ func (l *lane) settle(ctx context.Context, to target, a *attempt, r *response) (
 		return l.settleProblem(ctx, to, a, r.problem)
 	}
 	l.end(a, true, nil)
+	l.heardOf()
 	return l.settleReply(ctx, a, r.reply)
 }
 
 func (l *lane) settleProblem(ctx context.Context, to target, a *attempt, p *api.Problem) (next step, atLeast time.Duration) {
 	b := a.b
 	l.end(a, p.Outcome != api.NotApplied, p)
+	if !p.Retryable && p.Outcome == api.NotApplied && p.Code != api.NotLeader {
+		l.heardOf()
+	}
 	switch {
 	case p.Outcome != api.NotApplied:
 		return search, 0
@@ -327,7 +331,7 @@ func (b *batch) everything() []item {
 func (l *lane) settleReply(ctx context.Context, a *attempt, r *api.Reply) (next step, atLeast time.Duration) {
 	b := a.b
 	var (
-		d       = decoder{sets: r.Sets}
+		d       = newDecoder(l.c.memory, r.Sets)
 		res     api.Result
 		open    []int // items without an answer yet
 		unknown = r.N != len(b.items)
@@ -386,8 +390,11 @@ func (l *lane) settleReply(ctx context.Context, a *attempt, r *api.Reply) (next 
 		}
 		if !w.failed {
 			w.out[it.at].Err = failed
-			if failed == nil {
+			switch {
+			case failed == nil:
 				d.fill(w, it, &res)
+			case w.ask != nil && res.Code != api.SessionStale:
+				w.ask.Result(it.at, nil, &res)
 			}
 			w.answer(it.at)
 		}
@@ -441,6 +448,14 @@ func (l *lane) keep(b *batch, open []int) {
 
 // fill is the answer to one item that was not refused. w.mu is held.
 func (d *decoder) fill(w *call, it *item, r *api.Result) {
+	if w.ask != nil {
+		var set *api.SetInfo
+		if !r.Status.Bare() {
+			set = &d.sets[r.Set]
+		}
+		w.ask.Result(it.at, set, r)
+		return
+	}
 	out := &w.out[it.at].Decision
 	out.Key, out.Commit, out.Cost, out.Duplicate = it.key, r.Commit, it.cost, r.Duplicate
 	if it.inline {
@@ -451,6 +466,9 @@ func (d *decoder) fill(w *call, it *item, r *api.Result) {
 	if r.Hold != nil {
 		w.hold = *r.Hold
 	}
+	if it.kind == api.Refund || it.kind == api.Reset {
+		d.memory.forgive(it)
+	}
 	if r.Status.Bare() {
 		return
 	}
@@ -459,6 +477,9 @@ func (d *decoder) fill(w *call, it *item, r *api.Result) {
 	d.state(r, it.kind == api.Peek, &out.State)
 	if it.kind == api.Take {
 		out.Source = d.sets[r.Set].SourceName()
+	}
+	if d.learns {
+		d.memory.learn(it, &d.sets[r.Set], r)
 	}
 	if it.kind != api.Take {
 		l := &d.sets[r.Set].Limits[r.Binding]

@@ -3,11 +3,14 @@ package client
 import (
 	"context"
 	"crypto/rand"
+	mathrand "math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rlstore/rlstore/api"
+	"github.com/rlstore/rlstore/lease"
 )
 
 // Bounds of a batch.
@@ -36,6 +39,11 @@ type lane struct {
 	starting int      // those
 	session  [16]byte
 	seq      uint64 // the last one given out in this session
+	waiting  int64  // since when something waits without an answer, if something does; of Client.now
+	failed   error  // why the last call failed that got none
+
+	breaker lease.Breaker
+	heard   atomic.Int64 // when the store answered last, of memory.now
 }
 
 // batch is what goes out in one request: one session number. Its fields are
@@ -65,6 +73,8 @@ type batch struct {
 
 func newLane(c *Client, shard uint32) *lane {
 	l := &lane{c: c, shard: shard}
+	l.breaker.Random = mathrand.Uint64
+	l.heard.Store(c.memory.now())
 	l.newSession()
 	return l
 }
@@ -98,6 +108,9 @@ func (l *lane) push(items []item, own, atomic bool) (deadline int64, err error) 
 	defer l.mu.Unlock()
 	if l.closed {
 		return 0, fail(ErrClosed, nil, ErrUnavailable)
+	}
+	if len(l.queue) == 0 && len(l.flying) == 0 {
+		l.waiting = l.c.now()
 	}
 	var b *batch
 	if n := len(l.queue); n > 0 && !own {

@@ -13,8 +13,8 @@ import (
 // golang.org/x/time/rate's Limiter, so that it can stand in for one. Since the
 // store decides, and many processes share its bucket, some things differ:
 //
-//   - Every method asks the store. Those without a context
-//     are bounded by [WithTimeout].
+//   - Every method asks the store, but what a lease or a soft bucket of this
+//     client covers. Those without a context are bounded by [WithTimeout].
 //   - Methods that take a time ignore it: the store's own time decides, and no
 //     client's clock is trusted.
 //   - Wait and Reserve borrow from the future in one request, at most for a day:
@@ -60,6 +60,25 @@ func (l *Limiter) WaitN(ctx context.Context, n int) error {
 	if n <= 0 {
 		return ctx.Err()
 	}
+	for {
+		var d Decision
+		if !l.c.memory.takeNow(l.policy, l.key, int64(n), &d) || ctx.Err() != nil {
+			break
+		}
+		if d.Allowed {
+			return nil
+		}
+		if d.Source != sourceSoft {
+			break
+		}
+		// Who waits for a soft bucket waits here, for it needs no store.
+		if end, ok := ctx.Deadline(); ok && time.Until(end) < d.RetryAfter {
+			return tooLong(&d)
+		}
+		if err := sleep(ctx, d.RetryAfter); err != nil {
+			return err
+		}
+	}
 	most := longestWait
 	if end, ok := ctx.Deadline(); ok {
 		most = min(most, time.Until(end))
@@ -69,7 +88,7 @@ func (l *Limiter) WaitN(ctx context.Context, n int) error {
 		return err
 	}
 	if !d.Allowed {
-		return fmt.Errorf("rlstore: %d tokens of %s for %s need a wait of %v: %w", n, l.policy, l.key, d.RetryAfter, context.DeadlineExceeded)
+		return tooLong(&d)
 	}
 	if d.Wait == 0 {
 		return nil
@@ -79,6 +98,11 @@ func (l *Limiter) WaitN(ctx context.Context, n int) error {
 		return err
 	}
 	return nil
+}
+
+// tooLong is the error of a wait that would outlast its caller's time.
+func tooLong(d *Decision) error {
+	return fmt.Errorf("rlstore: %d tokens of %s for %s need a wait of %v: %w", d.Cost, d.Policy, d.Key, d.RetryAfter, context.DeadlineExceeded)
 }
 
 // longestWait is the longest that the store lends for.
@@ -94,6 +118,10 @@ func (l *Limiter) ReserveN(_ time.Time, n int) *Reservation {
 	r := &Reservation{c: l.c}
 	if n <= 0 {
 		r.ok = true
+		return r
+	}
+	if l.c.memory.takeNow(l.policy, l.key, int64(n), &r.d) && r.d.Allowed {
+		r.ok, r.act = true, time.Now()
 		return r
 	}
 	d, err := l.c.Take(context.Background(), l.policy, l.key, int64(n), MaxWait(longestWait))

@@ -28,6 +28,8 @@ type config struct {
 	token       string
 	logger      *slog.Logger
 	maxInFlight int
+	clock       Clock
+	unseen      Rule
 }
 
 // Option configures a [Client].

@@ -123,9 +123,9 @@ func TestEveryProblemHasAKind(t *testing.T) {
 		api.Internal: client.ErrOutcomeUnknown, api.AlreadySettled: client.ErrAlreadySettled, api.PermitRequired: client.ErrPermitRequired,
 		api.Conflict: client.ErrConflict,
 	}
-	var code api.Code
+	var answer atomic.Value // api.Code; a request may outlast the call that made it
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		writeProblem(w, api.NewProblem(code, "no"))
+		writeProblem(w, api.NewProblem(answer.Load().(api.Code), "no"))
 	}))
 	defer s.Close()
 	c, err := client.New([]string{s.URL}, client.WithTimeout(20*time.Millisecond))
@@ -134,7 +134,8 @@ func TestEveryProblemHasAKind(t *testing.T) {
 	}
 	defer c.Close()
 	for _, info := range api.Codes {
-		code = info.Code
+		code := info.Code
+		answer.Store(code)
 		// A timeout that falls into an attempt leaves another error than one
 		// between two: it is the store's words that count here.
 		var err error

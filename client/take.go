@@ -14,15 +14,29 @@ import (
 // A denial is no error: it is a decision with Allowed false.
 //
 // Takes of many goroutines travel in common batches, so a take costs little
-// more than the wait for its answer.
-func (c *Client) Take(ctx context.Context, policy, key string, cost int64, opts ...TakeOption) (Decision, error) {
+// more than the wait for its answer. Without options, those of policies of mode
+// leased or soft are decided from memory wherever that suffices. If the store does
+// not answer, the policy's on_unavailable decides; see [WithUnavailable]. Which it
+// was is in [State.Source].
+func (c *Client) Take(ctx context.Context, policy, key string, cost int64, opts ...TakeOption) (d Decision, err error) {
+	if len(opts) == 0 && c.memory.table.Len() > 0 && cost > 0 && ctx.Err() == nil {
+		err, ok := c.memory.take(ctx, policy, key, cost, &d)
+		if ok && err != nil && c.memory.decide(policy, key, cost, err, &d) {
+			err = nil
+		}
+		if ok {
+			return d, err
+		}
+	}
 	it := item{kind: api.Take, policy: policy, key: key, cost: cost}
 	w, err := c.do(ctx, it, opts)
-	if err != nil {
-		return Decision{}, err
+	if err == nil {
+		d, err = w.out[0].Decision, w.out[0].Err
+		c.recycle(w)
 	}
-	d, err := w.out[0].Decision, w.out[0].Err
-	c.recycle(w)
+	if err != nil && c.memory.decide(policy, key, cost, err, &d) {
+		return d, nil
+	}
 	return d, err
 }
 
@@ -66,12 +80,19 @@ func (c *Client) peek(ctx context.Context, policy, key string, opts []TakeOption
 // is nothing to give back, nor of what passed in shadow or off, and Refund
 // returns nil. A bucket never gets fuller
 // than its burst.
+//
+// What was spent from a lease or a soft bucket goes back there if it can, and else
+// to the store; what a failure rule decided was never charged there. Of these only
+// the caller sees to it that nothing is given back twice.
 func (c *Client) Refund(ctx context.Context, d Decision) error {
-	if !d.Allowed || d.Shadowed || d.Source == "off" {
+	if !d.Allowed || d.Shadowed || d.Source == api.SourceOff || c.memory.refund(&d) {
 		return nil
 	}
 	// The commit names the decision like nothing else does.
 	id := fmt.Sprintf("refund:%d/%d/%d", d.Commit.Shard, d.Commit.Index, d.Commit.Offset)
+	if d.Source == sourceLease || d.Source == sourceSoft {
+		id = "" // many takes share that place
+	}
 	it := item{kind: api.Refund, policy: d.Policy, key: d.Key, cost: d.Cost, requestID: id}
 	if d.inline != "" {
 		it.policy, it.inline = d.inline, true
@@ -122,13 +143,23 @@ func (c *Client) do(ctx context.Context, it item, opts []TakeOption) (*call, err
 	if err := ctx.Err(); err != nil {
 		return nil, fail(ErrUnavailable, nil, err)
 	}
+	if c.closed.Load() {
+		return nil, fail(ErrClosed, nil, ErrUnavailable)
+	}
 	r, err := c.dir.ready(ctx)
 	if err != nil {
 		return nil, err
 	}
+	l := r.lane(&it)
+	if err := l.admit(&it); err != nil {
+		return nil, err
+	}
 	w := c.newCall(ctx, 1)
+	if it.kind == api.Take && c.memory.rules(it.policy) {
+		w.deadline.Store(c.now() + int64(c.timeout))
+	}
 	it.call = w
-	deadline, err := r.lane(&it).push([]item{it}, it.inline, false)
+	deadline, err := l.push([]item{it}, it.inline, false)
 	if err != nil {
 		return nil, err
 	}
@@ -193,16 +224,37 @@ func (c *Client) takeBatch(ctx context.Context, requests []Request, cfg batchCon
 	if err := ctx.Err(); err != nil {
 		return nil, fail(ErrUnavailable, nil, err)
 	}
+	if c.closed.Load() {
+		return nil, fail(ErrClosed, nil, ErrUnavailable)
+	}
+	w := c.newCall(ctx, len(requests))
+	if cfg.atomic {
+		return c.carryBatch(ctx, requests, cfg, w)
+	}
+	if c.memory.takeAll(requests, w) {
+		return w.out, nil
+	}
+	results, err := c.carryBatch(ctx, requests, cfg, w)
+	return c.memory.decideAll(requests, w, results, err)
+}
+
+// carryBatch has the store decide those requests that have no answer in w.
+func (c *Client) carryBatch(ctx context.Context, requests []Request, cfg batchConfig, w *call) ([]BatchResult, error) {
 	r, err := c.dir.ready(ctx)
 	if err != nil {
 		return nil, err
 	}
-	w := c.newCall(ctx, len(requests))
 	parts := make([]part, 0, 8)
 	at := 0 // of the part used last
 	for i := range requests {
+		if w.where[i] == answered {
+			continue
+		}
 		it := requests[i].item()
 		it.call, it.at, it.atomic = w, i, cfg.atomic
+		if !cfg.atomic && w.deadline.Load() == 0 && c.memory.rules(it.policy) {
+			w.deadline.Store(c.now() + int64(c.timeout))
+		}
 		if err := it.check(); err != nil {
 			if cfg.atomic {
 				return nil, fmt.Errorf("request %d: %w", i, err)
@@ -242,6 +294,10 @@ func (c *Client) takeBatch(ctx context.Context, requests []Request, cfg batchCon
 		return w.out, nil
 	}
 	for i := range parts {
+		if err := parts[i].lane.admit(&parts[i].items[0]); err != nil {
+			answerAll(parts[i].items, err)
+			continue
+		}
 		parts[i].push(cfg.atomic)
 	}
 	w.wait(ctx)

@@ -31,7 +31,7 @@ type State struct {
 	Source         string       // who decided: "store", "lease", "soft"; "open" and "local" while the store was unavailable; "off" if the policy's enforcement is off, and nobody did
 	PolicyRevision uint64       // of the policy that decided: 7
 	Limits         []LimitState // every limit, in the policy's order, if there are several; always of a peek
-	Commit         api.Commit   // the place in the shard's log that decided: shard 3, index 884213, offset 17
+	Commit         api.Commit   // the place in the shard's log that decided: shard 3, index 884213, offset 17; a lease's own, which its takes share; a soft bucket's last sync; zero of "open" and "local"
 }
 
 // LimitState is one limit's part of a [State].
@@ -74,6 +74,18 @@ type RefundResult struct {
 type decoder struct {
 	sets  []api.SetInfo
 	names [][]string // of the limits of a set, once they are needed
+
+	memory *memory
+	learns bool // it may want to know of these results
+}
+
+func newDecoder(m *memory, sets []api.SetInfo) decoder {
+	m.learnPolicies(sets)
+	d := decoder{sets: sets, memory: m, learns: m.table.Len() > 0}
+	for i := range sets {
+		d.learns = d.learns || !plain(&sets[i])
+	}
+	return d
 }
 
 // state fills in s, all but what was asked.

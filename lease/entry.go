@@ -158,6 +158,11 @@ func (e *Entry) Learn(now int64, set *api.SetInfo, res *api.Result) {
 	}
 }
 
+// Forgive forgets a denial, because this process itself has given tokens back in
+// the store: it is called after a refund and a reset. Others who do so are seen
+// later; see the package's comment.
+func (e *Entry) Forgive() { e.denial.Store(nil) }
+
 // hear keeps what the store said. e.mu is held.
 func (e *Entry) hear(now int64, told *Told) {
 	e.told = told

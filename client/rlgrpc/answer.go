@@ -15,8 +15,12 @@ import (
 )
 
 // header tells the limit that binds: what it is, what is left of it, and the
-// seconds until it is full, or on a denial until the call passes.
+// seconds until it is full, or on a denial until the call passes. A decision that
+// nobody made has none.
 func header(d *client.Decision) metadata.MD {
+	if d.Limit == 0 {
+		return nil
+	}
 	wait := d.ResetAfter
 	if !d.Allowed {
 		wait = d.RetryAfter

@@ -197,3 +197,25 @@ func TestKeysByPeer(t *testing.T) {
 		t.Errorf("a Unix socket is %q", got)
 	}
 }
+
+// TestThePolicysRuleComesFirst: what its on_unavailable lets pass passes, without a
+// limit that nobody counted.
+func TestThePolicysRuleComesFirst(t *testing.T) {
+	s := rltest.New(t, "name: public\nlimits: [{rate: 2, per: 1s}]\non_unavailable: open\n")
+	c := serve(t, rlgrpc.New(s.Client(client.WithTimeout(100*time.Millisecond)), "public", byKey))
+	var header metadata.MD
+	if _, err := c.Check(as(t, "a"), &healthpb.HealthCheckRequest{}, grpc.Header(&header)); err != nil {
+		t.Fatal(err)
+	}
+	expectHeader(t, header, "2", "1", "1")
+	s.SetOutage(rltest.NoLeader)
+	for range 5 {
+		header = nil
+		if _, err := c.Check(as(t, "a"), &healthpb.HealthCheckRequest{}, grpc.Header(&header)); err != nil {
+			t.Error(err)
+		}
+		if len(header.Get("ratelimit-limit")) != 0 {
+			t.Errorf("%v", header)
+		}
+	}
+}

@@ -76,7 +76,11 @@ func limits(d *client.Decision) []client.LimitState {
 // setHeaders sets the fields of draft-ietf-httpapi-ratelimit-headers: of each
 // limit its quota q, and what is left, r, with the seconds t until it is full, or
 // on a denial until the take passes. Names of policies and limits need no escapes.
+// A decision that nobody made has none.
 func setHeaders(h http.Header, d *client.Decision) {
+	if d.Limit == 0 {
+		return
+	}
 	var policies, states []byte
 	for i, l := range limits(d) {
 		if i > 0 {

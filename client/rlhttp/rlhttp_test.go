@@ -204,3 +204,23 @@ func TestADenialMayBeAnsweredOtherwise(t *testing.T) {
 		t.Errorf("%v", r.Header)
 	}
 }
+
+// TestThePolicysRuleComesFirst: what its on_unavailable lets pass passes, without
+// limits that nobody counted.
+func TestThePolicysRuleComesFirst(t *testing.T) {
+	s := rltest.New(t, policies+"\n---\nname: public\nlimits: [{rate: 2, per: 1s}]\non_unavailable: open\n")
+	h := rlhttp.New(s.Client(client.WithTimeout(100*time.Millisecond)), "public")(hello)
+	r := get(h)
+	status(t, r, 200)
+	if field(r.Header, "RateLimit") == nil {
+		t.Errorf("%v", r.Header)
+	}
+	s.SetOutage(rltest.NoLeader)
+	for range 5 {
+		r = get(h)
+		status(t, r, 200)
+		if field(r.Header, "RateLimit") != nil || field(r.Header, "RateLimit-Policy") != nil {
+			t.Errorf("%v", r.Header)
+		}
+	}
+}

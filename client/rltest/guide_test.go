@@ -30,6 +30,10 @@ limits: [{rate: 1000, per: 1h}]
 ---
 name: workers
 limits: [{algorithm: concurrency, max: 1}]
+---
+name: busy
+limits: [{rate: 1000, per: 1s, burst: 5000}]
+mode: leased
 `)
 	if err != nil {
 		log.Fatal(err)
@@ -74,6 +78,52 @@ func Example_waiting() {
 	// true 0s
 	// true 1m0s
 	// false 0s
+}
+
+// It would go on for ever, and so is compiled only.
+func Example_events() {
+	store, c := guide()
+	defer store.Close()
+	ctx := context.Background()
+
+	for e, err := range c.Events(ctx) {
+		if err != nil {
+			log.Print(err) // nobody has answered for the client's timeout; it goes on trying
+			continue
+		}
+		fmt.Println(e.Type, e.Node, e.Policy, e.Change)
+	}
+}
+
+func Example_leased() {
+	store, c := guide()
+	defer store.Close()
+	ctx := context.Background()
+
+	var d client.Decision
+	var err error
+	for range 1000 {
+		if d, err = c.Take(ctx, "busy", "user:42", 1); err != nil || !d.Allowed {
+			log.Fatal(d, err)
+		}
+	}
+	fmt.Println(d.Mode, d.Source)
+	// Output: leased lease
+}
+
+func Example_unavailable() {
+	store, _ := guide()
+	defer store.Close()
+	ctx := context.Background()
+
+	c := store.Client(client.WithTimeout(50*time.Millisecond), client.WithUnavailable(client.Open))
+	store.SetOutage(rltest.NoLeader)
+	d, err := c.Take(ctx, "api", "user:42", 1)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(d.Allowed, d.Source)
+	// Output: true open
 }
 
 func Example_reservation() {

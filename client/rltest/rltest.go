@@ -39,6 +39,7 @@ import (
 // Store is an rlstore in memory. It is safe for concurrent use.
 type Store struct {
 	node    *node
+	clock   *clock
 	handler http.Handler
 
 	mu      sync.Mutex
@@ -78,7 +79,7 @@ func Open(policies string, opts ...Option) (*Store, error) {
 	}
 	known := catalog.Of(n, n.Now)
 	l := limiter.New(limiter.Config{Catalog: known, Log: n, Replicas: n, AllowInline: true})
-	s := &Store{node: n, handler: httpapi.New(httpapi.Config{
+	s := &Store{node: n, clock: &clock{node: n}, handler: httpapi.New(httpapi.Config{
 		Limiter: l, Policies: known, Overrides: known, Switch: known, Members: alone{}, Cluster: n.cluster,
 		Ready: func() []httpapi.Check { return nil },
 		Top: func(_ context.Context, by string, count int, _ bool) (api.Top, error) {
@@ -105,13 +106,19 @@ func Open(policies string, opts ...Option) (*Store, error) {
 func (s *Store) Now() time.Time { return s.node.Now() }
 
 // Advance lets time pass: tokens come back, windows begin, and what is held, or
-// remembered for a time, expires. It panics if d is negative.
-func (s *Store) Advance(d time.Duration) { s.node.advance(d) }
+// remembered for a time, expires. Leases and soft buckets of the store's clients go
+// by the same time; what they then have to tell the store, such as a lease that is
+// given back, it may hear a moment after Advance has returned. It panics if d is
+// negative.
+func (s *Store) Advance(d time.Duration) {
+	s.node.advance(d)
+	s.clock.due()
+}
 
 // Client returns a client of the store, which Close closes. It panics if an option
 // is refused, which [client.WithTLS] is: the store is an HTTP client's transport.
 func (s *Store) Client(opts ...client.Option) *client.Client {
-	c, err := client.New([]string{address}, append(opts, client.WithHTTPClient(&http.Client{Transport: s}))...)
+	c, err := client.New([]string{address}, append(opts, client.WithHTTPClient(&http.Client{Transport: s}), client.WithClock(s.clock))...)
 	if err != nil {
 		panic(err)
 	}
