@@ -207,7 +207,7 @@ func denyGroup(b, before *bucket, cost int64, longest uint64) *Answer {
 	for i, v := range before.levels {
 		l := &before.set.limits[i]
 		a.Limits[i].Remaining = max(0, l.left(v, before.at))
-		a.Limits[i].ResetAfterMS = millis(l.untilFresh(v, before.at))
+		a.Limits[i].ResetAfterMS = millis(before.untilFresh(i))
 	}
 	a.Limits[binding].RetryAfterMS = millis(longest)
 	a.bind(binding)

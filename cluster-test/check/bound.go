@@ -39,6 +39,13 @@ func (c *checker) bounds(places []*place) {
 	stretches := map[bucketName]*stretch{}
 	for _, p := range places {
 		name := bucketName{p.op.set.policy, p.op.key}
+		if p.lease != nil {
+			if s := stretches[bucketName{p.lease.set.policy, p.lease.key}]; s != nil {
+				s.admitted -= p.back
+				s.giveBack(p.back)
+			}
+			continue
+		}
 		var op *Op // whose answer it is, if it was answered here
 		set, what := p.op.set, p.verdict
 		if p.owner >= 0 && c.h.Ops[p.owner].placed() {
@@ -61,7 +68,7 @@ func (c *checker) bounds(places []*place) {
 			stretches[name] = s
 		}
 		if what == refunded {
-			s.giveBack(p)
+			s.giveBack(p.op.cost)
 		}
 		switch {
 		case set.off || op != nil && op.Answer.Shadowed: // nothing is charged
@@ -78,9 +85,11 @@ func (c *checker) bounds(places []*place) {
 // told is what an operation was told became of it.
 func (op *Op) told() verdict {
 	switch {
-	case op.Kind == take && op.Answer.Allowed:
+	case op.Kind == leases && op.Answer.Duplicate:
+		return told
+	case (op.Kind == take || op.Kind == leases) && op.Answer.Allowed:
 		return allowed
-	case op.Kind == take:
+	case op.Kind == take || op.Kind == leases:
 		return denied
 	case op.Kind == refund:
 		return refunded
@@ -95,7 +104,7 @@ func (s *stretch) admit(c *checker, p *place, op *Op) {
 	t := int64(op.Answer.Commit.TimeNS)
 	wait := op.Answer.WaitMS * 1e6
 	before := s.admitted
-	s.admitted += op.cost()
+	s.admitted += op.admits()
 	for i := range s.set.limits {
 		l := &s.set.limits[i]
 		if l.algorithm != api.TokenBucket {
@@ -150,19 +159,28 @@ func (s *stretch) window(c *checker, p *place, op *Op, i int) {
 	if s.windows[i] == nil {
 		s.windows[i] = map[int64]int64{}
 	}
-	s.windows[i][at] += op.cost()
+	s.windows[i][at] += op.admits()
 	if excess := s.windows[i][at] - l.rate; excess > 0 {
 		c.report.add(OverAdmitted, "with %s at %s the limit %s of %s has admitted %d tokens too many in one window", op.describe(p.owner), p, l.name, s.set, excess)
 	}
 }
 
 // giveBack makes room for what a refund may have given back: in any window.
-func (s *stretch) giveBack(p *place) {
+func (s *stretch) giveBack(tokens int64) {
 	for _, windows := range s.windows {
 		for at := range windows {
-			windows[at] -= p.op.cost
+			windows[at] -= tokens
 		}
 	}
+}
+
+// admits is the tokens that an operation was allowed: a lease counts when it is
+// given, as if it was spent then.
+func (op *Op) admits() int64 {
+	if op.Kind == leases {
+		return op.Answer.Granted
+	}
+	return op.cost()
 }
 
 // bracket is tokens*per - rate*ns.

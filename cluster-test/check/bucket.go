@@ -15,6 +15,7 @@ type bucket struct {
 	set    *numbers
 	at     instant
 	levels []*level // one for each limit
+	leases []lease  // that live, in the order in which they were made
 }
 
 // fresh is the bucket that nobody took from: every limit is full.
@@ -27,7 +28,7 @@ func fresh(s *numbers, at instant) *bucket {
 }
 
 func (b *bucket) clone() *bucket {
-	c := &bucket{set: b.set, at: b.at, levels: make([]*level, len(b.levels))}
+	c := &bucket{set: b.set, at: b.at, levels: make([]*level, len(b.levels)), leases: slices.Clone(b.leases)}
 	for i, v := range b.levels {
 		c.levels[i] = v.clone()
 	}
@@ -38,12 +39,24 @@ func (b *bucket) equal(o *bucket) bool {
 	if b == nil || o == nil {
 		return b == o
 	}
-	return b.set == o.set && b.at.now == o.at.now && slices.EqualFunc(b.levels, o.levels, (*level).equal)
+	return b.set == o.set && b.at.now == o.at.now && slices.EqualFunc(b.levels, o.levels, (*level).equal) && equalLeases(b.leases, o.leases)
 }
 
+// advance lets time pass, from one expiry of a lease to the next.
 func (b *bucket) advance(at instant) {
+	for len(b.leases) > 0 && b.nextExpiry() <= at.now {
+		b.advanceTo(at.earlier(b.nextExpiry()))
+		b.expire()
+	}
+	b.advanceTo(at)
+}
+
+// advanceTo lets time pass in which no lease expires.
+func (b *bucket) advanceTo(at instant) {
+	leased := b.leased()
 	for i, v := range b.levels {
-		b.set.limits[i].advance(v, b.at.now, at)
+		b.set.limits[i].advance(v, b.at.now, at, leased)
+		b.set.limits[i].clamp(v, leased)
 	}
 	b.at = at
 }
@@ -76,6 +89,7 @@ func (b *bucket) adopt(s *numbers) {
 		}
 	}
 	b.set, b.levels = s, levels
+	b.clamp()
 }
 
 // possible returns what the stored bucket, nil for none, may be to an operation
@@ -113,8 +127,8 @@ func (b *bucket) charge(cost int64, wait uint64) bool {
 // longest is the wait after which a take of cost passes all limits, 0 if it
 // passes now, and which limit it is that waits longest, the first of equals.
 func (b *bucket) longest(cost int64) (wait uint64, limit int) {
-	for i, v := range b.levels {
-		if w := b.set.limits[i].until(v, b.at, cost); w > wait {
+	for i := range b.levels {
+		if w := b.until(i, cost); w > wait {
 			wait, limit = w, i
 		}
 	}
@@ -144,7 +158,7 @@ func (b *bucket) describe(binding int, next int64) *Answer {
 			Name: l.name, Limit: l.burst,
 			Remaining:    max(0, l.left(v, b.at)),
 			RetryAfterMS: b.retryAfter(i, next),
-			ResetAfterMS: millis(l.untilFresh(v, b.at)),
+			ResetAfterMS: millis(b.untilFresh(i)),
 		})
 	}
 	a.bind(binding)
@@ -155,7 +169,7 @@ func (b *bucket) retryAfter(limit int, next int64) int64 {
 	if next == 0 {
 		return 0
 	}
-	return millis(b.set.limits[limit].until(b.levels[limit], b.at, next))
+	return millis(b.until(limit, next))
 }
 
 // borrow charges a take of cost that may wait for at most most milliseconds. "The
@@ -163,7 +177,7 @@ func (b *bucket) retryAfter(limit int, next int64) int64 {
 // nothing changes.
 func (b *bucket) borrow(cost, most int64) (wait uint64, ok bool) {
 	wait, _ = b.longest(cost)
-	if wait > uint64(most)*1e6 {
+	if wait > uint64(most)*1e6 || wait > 0 && !b.lends(cost) {
 		return wait, false
 	}
 	before := b.clone()

@@ -2,6 +2,7 @@ package check
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -128,8 +129,10 @@ func (op *Op) malformed() string {
 	switch {
 	case op.Outcome != Done && op.Outcome != NotApplied && op.Outcome != Unknown:
 		return "its outcome is none"
-	case op.Kind != take && op.Kind != peek && op.Kind != refund && op.Kind != reset:
+	case !slices.Contains([]string{take, peek, refund, reset, leases, syncs, commit, cancel}, op.Kind):
 		return "its kind is none"
+	case (op.Kind == leases || op.ends()) != (len(op.Hold) == 16):
+		return "a lease has an id of 16 bytes, and nothing else has"
 	case op.Outcome == Done && op.Answer == nil:
 		return "it is done and has no answer"
 	case op.Outcome == Done && op.Kind != reset && op.Answer.Commit == nil:
@@ -147,7 +150,13 @@ func (op *Op) placed() bool {
 
 // is says whether the operation of a log is the one that was asked for.
 func (op *Op) is(l *logOp) bool {
+	if op.ends() {
+		return op.Kind == l.kind && op.cost() == l.cost && slices.Equal(op.Hold, l.hold[:])
+	}
 	policy := op.Policy == l.set.policy || op.Policy == "" && strings.HasPrefix(l.set.policy, inlinePrefix)
+	if op.Kind == leases && (op.Need != l.need || !slices.Equal(op.Hold, l.hold[:])) {
+		return false
+	}
 	return policy && op.Kind == l.kind && op.Key == l.key && op.cost() == l.cost && op.RequestID == l.requestID
 }
 
@@ -158,12 +167,18 @@ func (op *Op) inline() bool { return op.Policy == "" || strings.HasPrefix(op.Pol
 // inlinePrefix begins the policy's name of limits that came with a request.
 const inlinePrefix = "inline:"
 
+// ends says whether the operation ends a lease.
+func (op *Op) ends() bool { return op.Kind == commit || op.Kind == cancel }
+
 // cost is what the operation asks for: 1 if it does not say.
 func (op *Op) cost() int64 {
-	if op.Kind != take && op.Kind != refund {
-		return 0
+	switch op.Kind {
+	case take, refund:
+		return max(op.Cost, 1)
+	case leases, syncs, commit:
+		return op.Cost
 	}
-	return max(op.Cost, 1)
+	return 0
 }
 
 // describe is the operation in a sentence; at is its number in the history.
@@ -189,7 +204,7 @@ func (c *checker) count(places [][]*place) {
 			switch {
 			case p.verdict.decided():
 				c.report.Applied++
-			case p.verdict == repeated:
+			case p.verdict == repeated || p.verdict == again:
 				c.report.Duplicates++
 			case p.verdict == replayed:
 				c.report.Replayed++

@@ -31,14 +31,21 @@ const (
 	entryEnforcement    = 71
 )
 
-// kinds are the names of operations in a history, by their number in the log.
-var kinds = [...]string{"take", "peek", "refund", "reset"}
+// kinds are the names of operations, by their number in the log.
+var kinds = [...]string{"take", "peek", "refund", "reset", "reserve", "commit", "cancel", "acquire", "renew", "release", "lease", "sync"}
 
+// Those in a history. Reservations and permits are in none, and the oracle leaves
+// them alone: whoever makes them checks that they add up, under policies of their
+// own. A commit and a cancel are of a lease.
 const (
 	take   = "take"
 	peek   = "peek"
 	refund = "refund"
 	reset  = "reset"
+	leases = "lease"
+	syncs  = "sync"
+	commit = "commit"
+	cancel = "cancel"
 )
 
 const (
@@ -73,7 +80,21 @@ type logOp struct {
 	maxWait   int64 // milliseconds that a take may wait
 	key       string
 	requestID string
-	hold      bool // it is about a reservation or a permit
+	hold      [16]byte // of a lease and of what is about a hold, else 0
+	ttl       int64    // milliseconds, of what makes a hold
+	need      int64    // of a lease
+	rule      byte     // on expiry, of a reservation
+	instance  uint64   // of a sync
+}
+
+// makes says whether the operation makes a hold, and acts whether it is about one
+// that there is.
+func (op *logOp) makes() bool {
+	return op.kind == "reserve" || op.kind == "acquire" || op.kind == leases
+}
+
+func (op *logOp) acts() bool {
+	return op.kind == commit || op.kind == cancel || op.kind == "renew" || op.kind == "release"
 }
 
 // ownRanges is the body of an entry of ownership.
@@ -268,19 +289,18 @@ func decodeGroup(c *cutter, table []*numbers) (g logGroup, err error) {
 func decodeOp(c *cutter, sets []*numbers) (op logOp, err error) {
 	head := c.fixed(1)
 	kind := head & 0x0f
-	if kind >= firstHoldKind && kind < firstHoldKind+uint64(len(holdKinds)) {
-		return decodeHold(c, head, sets)
-	}
 	if head&0x80 != 0 || kind >= uint64(len(kinds)) || head&0x40 != 0 && kinds[kind] != peek || head&0x20 != 0 && kinds[kind] != take {
 		return op, fmt.Errorf("its first byte is %#x", head)
 	}
-	op.kind = kinds[kind]
+	if op.kind = kinds[kind]; op.acts() {
+		return decodeActs(c, head, op.kind)
+	}
 	at := c.uvarint()
 	if at >= uint64(len(sets)) {
 		return op, fmt.Errorf("it names policy %d of %d", at, len(sets))
 	}
 	op.set = sets[at]
-	if op.kind == take || op.kind == refund || head&0x40 != 0 {
+	if op.kind != peek && op.kind != reset || head&0x40 != 0 {
 		op.cost = c.positive()
 	}
 	if head&0x20 != 0 {
@@ -294,51 +314,42 @@ func decodeOp(c *cutter, sets []*numbers) (op logOp, err error) {
 			return op, errCut
 		}
 	}
+	if op.makes() {
+		copy(op.hold[:], c.bytes(16))
+		op.ttl = c.positive()
+	}
+	switch op.kind {
+	case "reserve":
+		op.rule = byte(c.fixed(1))
+		c.bad = c.bad || op.rule > 1
+	case leases:
+		op.need = c.positive()
+	case syncs:
+		op.instance = c.fixed(8)
+	}
 	if c.bad {
 		return op, errCut
 	}
 	return op, nil
 }
 
-// holdKinds are the kinds of operations on reservations and permits, which no
-// history has and the oracle leaves alone: whoever makes them checks that they
-// add up, under policies of their own.
-var holdKinds = [...]string{"reserve", "commit", "cancel", "acquire", "renew", "release"}
-
-const firstHoldKind = 4
-
 // nobody is the set of an operation that names none.
 var nobody = &numbers{}
 
-func decodeHold(c *cutter, head uint64, sets []*numbers) (op logOp, err error) {
-	op = logOp{kind: holdKinds[head&0x0f-firstHoldKind], set: nobody, hold: true}
-	makes := op.kind == "reserve" || op.kind == "acquire"
-	if head&^0x1f != 0 || head&0x10 != 0 && !makes {
+// decodeActs reads an operation on a hold that there is.
+func decodeActs(c *cutter, head uint64, kind string) (op logOp, err error) {
+	op = logOp{kind: kind, set: nobody}
+	if head&^0x0f != 0 {
 		return op, fmt.Errorf("its first byte is %#x", head)
 	}
-	if makes {
-		at := c.uvarint()
-		if at >= uint64(len(sets)) {
-			return op, fmt.Errorf("it names policy %d of %d", at, len(sets))
-		}
-		op.set = sets[at]
-	}
-	if makes || op.kind == "commit" {
+	if op.kind == commit {
 		op.cost = c.positive()
 	}
-	if makes {
-		op.key = c.text()
+	copy(op.hold[:], c.bytes(16))
+	if op.kind == "renew" {
+		op.ttl = c.positive()
 	}
-	if head&0x10 != 0 {
-		if op.requestID = c.text(); op.requestID == "" {
-			return op, errCut
-		}
-	}
-	c.bytes(16) // the id
-	if makes || op.kind == "renew" {
-		c.positive() // how long it lives
-	}
-	if op.kind == "reserve" && c.fixed(1) > 1 || c.bad {
+	if c.bad {
 		return op, errCut
 	}
 	return op, nil
@@ -382,7 +393,7 @@ func decodeSet(raw []byte) (*numbers, error) {
 		}
 	}
 	if flags&8 != 0 {
-		decodeModes(&c)
+		decodeModes(&c, s)
 	}
 	switch {
 	case c.bad:
@@ -396,14 +407,18 @@ func decodeSet(raw []byte) (*numbers, error) {
 
 // decodeModes reads the trade-offs of a set, which change nothing for a take that
 // is in the log.
-func decodeModes(c *cutter) {
+func decodeModes(c *cutter, s *numbers) {
 	both := c.fixed(1)
 	mode, unavailable := both&0x0f, both>>4
 	if both == 0 || mode > 2 || unavailable > 2 {
 		c.bad = true
 	}
-	if mode > 0 && c.positive() == 0 { // milliseconds
-		c.bad = true
+	if mode > 0 {
+		ms := c.positive()
+		c.bad = c.bad || ms == 0
+		if mode == 1 {
+			s.leaseTTL = ms
+		}
 	}
 	if unavailable > 0 {
 		c.positive()

@@ -38,7 +38,7 @@
 //     bucket under one revision and without a reset. Who waits acts when the wait
 //     ends. A limit of windows admits at most its rate in each: of a fixed one by
 //     the time of day that the shard's log gives, of a sliding one aligned to
-//     cluster time.
+//     cluster time. A lease counts when it is given, less what comes back of it.
 //  10. The catalog's log holds each edit that was answered, as it was answered,
 //     and edits of a policy have revisions in the order of real time. The limits
 //     in the shards' logs are those of the catalog at that revision. Operations
@@ -46,7 +46,7 @@
 //  11. What was seen of each key with few operations under one revision is
 //     linearizable: some order of them, consistent with real time, makes token
 //     buckets answer so. This looks at no log, and leaves keys alone that have
-//     windows, takes that waited, or denials in shadow.
+//     windows, takes that waited, denials in shadow, leases or syncs.
 //
 // What is assumed:
 //

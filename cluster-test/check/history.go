@@ -28,11 +28,15 @@ type Op struct {
 	Call   int64 `json:"call"`   // ns on the recorder's clock, which is one for the whole history and does not jump
 	Return int64 `json:"return"` // ns; Forever if no answer came
 
-	Kind      string `json:"kind"` // take, peek, refund, reset
+	Kind      string `json:"kind"` // take, peek, refund, reset; lease, commit, cancel, sync
 	Policy    string `json:"policy"`
 	Key       string `json:"key"`
-	Cost      int64  `json:"cost,omitempty"` // of a take and a refund
+	Cost      int64  `json:"cost,omitempty"` // but of a peek, a reset and a cancel; of a lease what is wanted
 	RequestID string `json:"request_id,omitempty"`
+	// Hold is the id of a lease that is asked for or ended, and Need, of the former,
+	// the least that is of use. Policy and Key of the latter are the lease's.
+	Hold []byte `json:"hold,omitempty"`
+	Need int64  `json:"need,omitempty"`
 	// Atomic groups the takes of one atomic batch: the same number above 0, in
 	// the order of the batch. Client, Call, Return and Outcome are the same.
 	Atomic int64 `json:"atomic,omitempty"`
@@ -49,7 +53,7 @@ const Forever = math.MaxInt64
 
 // Answer is what the store said. The fields are those of the HTTP API.
 type Answer struct {
-	Allowed      bool             `json:"allowed,omitempty"` // of a take
+	Allowed      bool             `json:"allowed,omitempty"` // of a take and a lease
 	Limit        int64            `json:"limit"`
 	Remaining    int64            `json:"remaining"`
 	RetryAfterMS int64            `json:"retry_after_ms"`
@@ -58,8 +62,14 @@ type Answer struct {
 	WaitMS       int64            `json:"wait_ms,omitempty"`
 	Shadowed     bool             `json:"shadowed,omitempty"`
 	Refunded     int64            `json:"refunded,omitempty"` // of a refund
+	Granted      int64            `json:"granted,omitempty"`  // of a lease
 	Duplicate    bool             `json:"duplicate,omitempty"`
 	Revision     uint64           `json:"policy_revision"`
+	// Of what ended a lease: what it cost, what was given back, and what it cost
+	// more than it had.
+	Committed int64 `json:"committed,omitempty"`
+	Given     int64 `json:"given,omitempty"`
+	Charged   int64 `json:"charged,omitempty"`
 	// Commit is nil for a reset, whose answer does not tell.
 	Commit *api.Commit `json:"commit,omitempty"`
 }

@@ -60,15 +60,15 @@ func (l *limit) isFresh(v *level) bool {
 	return v.spent == [3]int64{}
 }
 
-// advance lets the time from pass up to at.
-func (l *limit) advance(v *level, from uint64, at instant) {
+// advance lets the time from pass up to at, while leased tokens are out.
+func (l *limit) advance(v *level, from uint64, at instant, leased int64) {
 	switch l.algorithm {
 	case api.TokenBucket:
 		l.refill(v.units, at.now-from)
 	case api.FixedWindow:
-		l.turn(v, at.wall)
+		l.turn(v, at.wall, leased)
 	case api.SlidingWindow:
-		l.slide(v, at.now)
+		l.slide(v, at.now, leased)
 	}
 }
 

@@ -24,6 +24,7 @@ type numbers struct {
 	shadow   bool     // a denial lets pass
 	off      bool     // a take passes, and is not charged
 	permits  bool     // a limit is of concurrency: no take is answered
+	leaseTTL int64    // milliseconds that a lease lives at most, or 0
 }
 
 type limit struct {

@@ -47,7 +47,8 @@ func (c *checker) linear() {
 	}
 	deadline := time.Now().Add(budget)
 	byKey := map[bucketName][]int{}
-	var names []bucketName // in the order of the history
+	var names []bucketName          // in the order of the history
+	beyond := map[bucketName]bool{} // with leases and debts, which the model does not have
 	for at := range c.h.Ops {
 		op := &c.h.Ops[at]
 		if op.Outcome == NotApplied || op.Stale || op.malformed() != "" {
@@ -58,12 +59,15 @@ func (c *checker) linear() {
 			names = append(names, name)
 		}
 		byKey[name] = append(byKey[name], at)
+		if op.Hold != nil || op.Kind == syncs {
+			beyond[name] = true
+		}
 	}
 	edited := c.edited()
 	for _, name := range names {
 		ops := byKey[name]
 		set := c.linearSet(name.policy, ops, edited[name.policy])
-		if len(ops) > most || set == nil || !time.Now().Before(deadline) {
+		if len(ops) > most || set == nil || beyond[name] || !time.Now().Before(deadline) {
 			c.report.KeysLeft++
 			continue
 		}

@@ -35,6 +35,16 @@ type brokenMachine struct {
 
 	kept *bytes.Buffer // a snapshot, for after
 	seen map[string]uint64
+
+	made  map[[16]byte]repayment // the leases given so far
+	debts []repayment
+}
+
+// repayment is tokens that go back to the bucket of an operation, after a stamp.
+type repayment struct {
+	op     *logOp
+	tokens int64
+	after  uint64
 }
 
 func (m *brokenMachine) Apply(index uint64, entry []byte) ([][]byte, error) {
@@ -92,6 +102,72 @@ func (m *brokenMachine) snapshot() *bytes.Buffer {
 func (m *brokenMachine) restore(b *bytes.Buffer) {
 	if err := m.inner.Restore(b); err != nil {
 		m.t.Fatal(err)
+	}
+}
+
+// repay gives back what is due.
+func (m *brokenMachine) repay(index uint64, entry []byte) {
+	var b api.Batch
+	var sets []*policy.Set
+	m.debts = slices.DeleteFunc(m.debts, func(d repayment) bool {
+		if d.after > stampOf(entry) {
+			return false
+		}
+		if d.tokens > 0 {
+			b.Add(api.Op{Kind: api.Refund, Policy: len(sets), Key: d.op.key, Cost: d.tokens})
+			sets = append(sets, setOf(d.op.set))
+		}
+		return true
+	})
+	if b.N > 0 {
+		var e fsm.EntryWriter
+		e.Add(&b, sets)
+		m.extra(index, e.Seal(stampOf(entry)))
+	}
+}
+
+// leased tells of each lease that an entry gave.
+func (m *brokenMachine) leased(entry []byte, replies [][]byte, tell func(op *logOp, granted int64)) {
+	d, err := decode(entry, map[string]*numbers{})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	if m.made == nil {
+		m.made = map[[16]byte]repayment{}
+	}
+	for i := range d.groups {
+		r, err := api.DecodeReply(replies[i])
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		var res api.Result
+		for k := range d.groups[i].ops {
+			if ok, err := r.Next(&res); !ok || err != nil {
+				m.t.Fatal(ok, err)
+			}
+			op := &d.groups[i].ops[k]
+			if _, known := m.made[op.hold]; res.Status == api.StatusLeased && !known && !r.Replayed {
+				m.made[op.hold] = repayment{op, res.Hold.Granted, 0}
+				tell(op, res.Hold.Granted)
+			}
+		}
+	}
+}
+
+// acted tells of each end of a lease in an entry, the first of each.
+func (m *brokenMachine) acted(entry []byte, tell func(op, made *logOp, granted int64)) {
+	d, err := decode(entry, map[string]*numbers{})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	for i := range d.groups {
+		for k := range d.groups[i].ops {
+			op := &d.groups[i].ops[k]
+			if l, ok := m.made[op.hold]; ok && op.acts() && l.tokens > 0 {
+				tell(op, l.op, l.tokens)
+				m.made[op.hold] = repayment{l.op, 0, 0}
+			}
+		}
 	}
 }
 
@@ -193,11 +269,49 @@ func TestBrokenMachinesAreFound(t *testing.T) {
 		{name: "takes all keys of a tag for one", want: []Kind{WrongAnswer}, m: brokenMachine{
 			change: func(_ *brokenMachine, g *logGroup) {
 				for i := range g.ops {
-					g.ops[i].key = g.ops[i].key[:3]
+					g.ops[i].key = g.ops[i].key[:min(3, len(g.ops[i].key))]
 				}
 			}}},
 		{name: "admits whatever comes", hot: true, want: []Kind{OverAdmitted, WrongAnswer, NotLinearizable}, m: brokenMachine{
 			after: func(m *brokenMachine, entry []byte, replies [][]byte) { m.admitAll(entry, replies) }}},
+		{name: "does not charge leases", want: []Kind{WrongAnswer}, m: brokenMachine{
+			before: (*brokenMachine).repay,
+			after: func(m *brokenMachine, entry []byte, replies [][]byte) {
+				m.leased(entry, replies, func(op *logOp, granted int64) { m.debts = append(m.debts, repayment{op, granted, 0}) })
+			}}},
+		{name: "gives back twice what was left of a lease", want: []Kind{WrongAnswer}, m: brokenMachine{
+			before: func(m *brokenMachine, index uint64, entry []byte) {
+				m.repay(index, entry)
+				m.acted(entry, func(op, made *logOp, granted int64) {
+					m.debts = append(m.debts, repayment{made, max(0, granted-op.cost), 0})
+				})
+			},
+			after: func(m *brokenMachine, entry []byte, replies [][]byte) {
+				m.leased(entry, replies, func(op *logOp, granted int64) {})
+			}}},
+		{name: "gives back leases that expire", want: []Kind{WrongAnswer}, m: brokenMachine{
+			before: (*brokenMachine).repay,
+			after: func(m *brokenMachine, entry []byte, replies [][]byte) {
+				m.leased(entry, replies, func(op *logOp, granted int64) {
+					m.debts = append(m.debts, repayment{op, granted, stampOf(entry) + uint64(op.ttl)*1e6})
+				})
+			}}},
+		{name: "refills a bucket beyond what is not leased", want: []Kind{WrongAnswer}, m: brokenMachine{
+			change: func(_ *brokenMachine, g *logGroup) {
+				for i := range g.ops {
+					if g.ops[i].kind == leases {
+						g.ops[i].ttl = 1
+					}
+				}
+			}}},
+		{name: "does not charge what is synced", want: []Kind{WrongAnswer}, m: brokenMachine{
+			change: func(_ *brokenMachine, g *logGroup) {
+				for i := range g.ops {
+					if g.ops[i].kind == syncs {
+						g.ops[i].cost = 0
+					}
+				}
+			}}},
 		{name: "grants a window twice", days: true, want: []Kind{WrongAnswer, OverAdmitted}, m: brokenMachine{
 			before: func(m *brokenMachine, index uint64, entry []byte) {
 				if isTakes(entry) && m.rnd.IntN(4) == 0 {
@@ -338,6 +452,9 @@ func (m *brokenMachine) admitAll(entry []byte, replies [][]byte) {
 
 func setOf(s *numbers) *policy.Set {
 	info := api.SetInfo{Policy: s.policy, Revision: s.revision}
+	if s.leaseTTL > 0 {
+		info.Mode, info.LeaseTTL = api.Leased, s.leaseTTL
+	}
 	switch {
 	case s.shadow:
 		info.Enforcement = api.Shadow
@@ -370,7 +487,14 @@ func rebuild(t testing.TB, entry []byte, f func(g *logGroup)) []byte {
 		b := api.Batch{Atomic: g.atomic, Session: api.Session{ID: g.session, Seq: g.seq, Acked: g.acked}}
 		var sets []*policy.Set
 		for _, op := range g.ops {
-			b.Add(api.Op{Kind: api.Kind(slices.Index(kinds[:], op.kind)), Policy: len(sets), Cost: op.cost, Key: op.key, RequestID: op.requestID, MaxWait: op.maxWait})
+			o := api.Op{Kind: api.Kind(slices.Index(kinds[:], op.kind)), Policy: len(sets), Cost: op.cost, Key: op.key, RequestID: op.requestID, MaxWait: op.maxWait, Instance: op.instance}
+			if op.makes() || op.acts() {
+				o.Hold = &api.Hold{ID: op.hold, TTL: op.ttl, Need: op.need, CancelOnExpiry: op.rule == 1}
+			}
+			b.Add(o)
+			if op.acts() {
+				continue
+			}
 			sets = append(sets, setOf(op.set))
 		}
 		e.Add(&b, sets)

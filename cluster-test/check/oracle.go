@@ -21,13 +21,14 @@ type oracle struct {
 	version  uint64      // of the slot map
 	owned    [slotCount]bool
 	buckets  map[bucketName][]*bucket // never empty; a nil bucket is none
+	leaseOf  map[[16]byte]*logOp      // the operation that asked for a lease last
 	ids      idMemory
 	sessions sessionMemory
 }
 
 func newOracle(shard uint32) *oracle {
 	return &oracle{
-		shard: shard, buckets: map[bucketName][]*bucket{}, clocks: make([]timeOfDay, 1),
+		shard: shard, buckets: map[bucketName][]*bucket{}, clocks: make([]timeOfDay, 1), leaseOf: map[[16]byte]*logOp{},
 		ids: newIDMemory(), sessions: newSessionMemory(),
 	}
 }
@@ -45,6 +46,7 @@ func (o *oracle) pass(stamp uint64) {
 // holds windows of the calendar, so that the offset is slewed, depends on what the
 // store has forgotten: unless a bucket tells, both may be.
 func (o *oracle) correct(measured int64) {
+	o.endLeases()
 	var after []timeOfDay
 	add := func(c timeOfDay) {
 		if c.peak = c.instant(o.now).peak; !slices.Contains(after, c) {
@@ -111,12 +113,15 @@ const (
 	told                    // a peek
 	refunded                // a refund
 	forgot                  // a reset
+	synced                  // a sync
+	settled                 // a lease
 	repeated                // the request id is known: nothing changed
 	replayed                // the session's number is known: nothing changed
+	again                   // the lease is known: nothing changed
 )
 
 func (v verdict) String() string {
-	return [...]string{"refused", "denied", "allowed", "told", "refunded", "reset", "repeated", "replayed"}[v]
+	return [...]string{"refused", "denied", "allowed", "told", "refunded", "reset", "synced", "settled", "repeated", "replayed", "known"}[v]
 }
 
 // decided says whether the operation was decided here and now, and so is asked
@@ -129,6 +134,8 @@ type outcome struct {
 	code    api.Code // of a failure
 	answer  *Answer  // of what was decided, but for a reset and without the commit
 	first   *place   // of a repetition
+
+	aside func(*bucket) // what it changes of the leases of its bucket, which it else leaves as it was
 }
 
 func fail(code api.Code) outcome { return outcome{verdict: failed, code: code} }
@@ -160,12 +167,17 @@ func slotOf(key string) int {
 	return int(xxhash.Sum64String(tag) % slotCount)
 }
 
+// slotInID is the slot in the id of a hold: "The first two bytes are the slot of
+// the hold's key, big-endian".
+func slotInID(id [16]byte) int { return int(id[0])<<8 | int(id[1]) }
+
 // refuse says why an operation fails whatever its bucket holds.
 func (o *oracle) refuse(op *logOp) api.Code {
-	charges := op.kind == take || op.kind == refund
+	charges := op.kind == take || op.kind == refund || op.kind == leases || op.kind == syncs
 	switch {
 	case len(op.key) < 1 || len(op.key) > api.MaxKey,
-		charges && (op.cost < 1 || op.cost > api.MaxCost),
+		charges && (op.cost < 1 && op.kind != syncs || op.cost > api.MaxCost),
+		op.kind == leases && (op.need < 1 || op.need > op.cost || op.ttl < 1 || op.ttl > api.MaxTTL || op.requestID != "" || slotInID(op.hold) != slotOf(op.key)),
 		len(op.requestID) > api.MaxRequestID,
 		op.requestID != "" && !charges:
 		return api.InvalidRequest
@@ -187,11 +199,17 @@ type way struct {
 // bucket was.
 func (o *oracle) apply(op *logOp) []way {
 	one := func(out outcome) []way { return []way{{outcomes: []outcome{out}}} }
-	if op.hold || op.set.permits { // whose callers keep book themselves
+	if op.acts() {
+		return o.act(op)
+	}
+	if op.makes() && op.kind != leases || op.set.permits { // whose callers keep book themselves
 		return one(fail(""))
 	}
 	if code := o.refuse(op); code != "" {
 		return one(fail(code))
+	}
+	if made := o.leaseOf[op.hold]; op.kind == leases && made != nil && made.key+"\x00"+made.set.policy != op.key+"\x00"+op.set.policy && o.lives(made) {
+		return one(fail(api.RequestIDReused))
 	}
 	// "The same id again returns the first decision [...]. The same id with
 	// another policy, key or cost is 422 request-id-reused."
@@ -203,22 +221,54 @@ func (o *oracle) apply(op *logOp) []way {
 	if op.set.refusal != "" {
 		return one(fail(op.set.refusal))
 	}
-	name := bucketName{op.set.policy, op.key}
+	if op.kind == leases {
+		o.leaseOf[op.hold] = op
+	}
+	return o.ways(op, bucketName{op.set.policy, op.key}, op.set)
+}
+
+// act tries an operation on a hold: if it is no lease, it is not the oracle's
+// matter.
+func (o *oracle) act(op *logOp) []way {
+	made := o.leaseOf[op.hold]
+	if made == nil {
+		return []way{{outcomes: []outcome{fail("")}}}
+	}
+	if !o.owned[slotOf(made.key)] {
+		return []way{{outcomes: []outcome{fail(api.NotLeader)}}}
+	}
+	return o.ways(op, bucketName{made.set.policy, made.key}, made.set)
+}
+
+// lives says whether the lease that an operation made may live.
+func (o *oracle) lives(made *logOp) bool {
+	return slices.ContainsFunc(o.buckets[bucketName{made.set.policy, made.key}], func(b *bucket) bool {
+		return b != nil && slices.ContainsFunc(b.leases, func(l lease) bool { return l.id == made.hold && l.expires > o.now })
+	})
+}
+
+// ways tries an operation on each state that its bucket may have.
+func (o *oracle) ways(op *logOp, name bucketName, set *numbers) []way {
 	var ways []way
-	calendar := o.goesByDay(name, op.set)
+	calendar := o.goesByDay(name, set)
 	for k, at := range o.instants(calendar) {
 		for _, stored := range o.stored(name) {
-			for _, b := range possible(stored, op.set, at) {
-				b.adopt(op.set)
+			for _, b := range possible(stored, set, at) {
+				b.adopt(set)
 				w := way{outcomes: make([]outcome, 1), clock: o.clocks[k], calendar: calendar}
 				out, changed := decide(op, b)
 				w.outcomes[0] = out
 				after := stored
-				if changed {
+				switch {
+				case op.kind == reset:
+					after = nil
+				case changed:
 					after = b
-					if op.kind == reset {
-						after = nil
+				case out.aside != nil:
+					if after = fresh(set, at); stored != nil {
+						after = stored.clone()
 					}
+					out.aside(after)
 				}
 				w.buckets = map[bucketName]*bucket{name: after}
 				ways = append(ways, w)
@@ -307,12 +357,19 @@ func decide(op *logOp, b *bucket) (out outcome, changed bool) {
 		a := b.describe(b.scarcest(), 0)
 		a.Allowed, a.WaitMS = true, millis(wait)
 		return outcome{verdict: allowed, answer: a}, true
+	case leases:
+		return decideLease(op, b)
+	case syncs:
+		return decideSync(op, b)
+	case commit, cancel:
+		return settleLease(op, b)
 	case peek: // "the bucket's state"; when a take of 1 would pass
 		return outcome{verdict: told, answer: b.describe(b.scarcest(), 1)}, false
 	case refund: // "give tokens back (never above the burst)"
 		var given []int64
 		for i, v := range b.levels {
-			given = append(given, b.set.limits[i].giveBack(v, b.at, op.cost))
+			l := &b.set.limits[i]
+			given = append(given, l.giveBack(v, b.at, op.cost)-l.clamp(v, b.leased()))
 			changed = changed || given[i] > 0
 		}
 		binding := b.scarcest()

@@ -137,7 +137,11 @@ func (c *checker) sign(q *request) string {
 	var b strings.Builder
 	for _, at := range q.ops {
 		op := &c.h.Ops[at]
-		signOne(&b, op.Atomic != 0, op.Kind, op.Policy, op.Key, op.cost(), op.RequestID)
+		name := bucketName{op.Policy, op.Key}
+		if op.ends() {
+			name = bucketName{}
+		}
+		signOne(&b, op.Atomic != 0, op.Kind, name.policy, name.key, op.cost(), op.RequestID+string(op.Hold))
 	}
 	return b.String()
 }
@@ -145,7 +149,11 @@ func (c *checker) sign(q *request) string {
 func signPlaces(ps []*place) string {
 	var b strings.Builder
 	for _, p := range ps {
-		signOne(&b, p.group != nil, p.op.kind, p.op.set.policy, p.op.key, p.op.cost, p.op.requestID)
+		id := p.op.requestID
+		if p.op.kind == leases || p.op.acts() {
+			id += string(p.op.hold[:])
+		}
+		signOne(&b, p.group != nil, p.op.kind, p.op.set.policy, p.op.key, p.op.cost, id)
 	}
 	return b.String()
 }

@@ -23,6 +23,8 @@ type place struct {
 	// dropped, and no answer tells.
 	maybe bool
 	group []*place // the atomic group that it belongs to, or nil
+	lease *logOp   // that asked for the lease which op ends, or nil
+	back  int64    // what came back of it, to each limit at most
 	// owner is the operation of the history whose answer names the place, or -1.
 	owner int
 }
@@ -151,6 +153,9 @@ func (rp *replay) settle(places []*place, ways []way) {
 	for i, p := range places {
 		out := agree[0].outcomes[i]
 		p.verdict = out.verdict
+		if out.verdict == settled {
+			p.lease, p.back = rp.o.leaseOf[p.op.hold], out.answer.Given
+		}
 		for _, w := range agree[1:] {
 			p.maybe = p.maybe || w.outcomes[i].verdict.decided() != out.verdict.decided()
 		}
@@ -194,7 +199,7 @@ func (rp *replay) differs(places []*place, claims [][]int, w way) (wrong []Viola
 			switch {
 			case out.verdict == repeated && !op.Answer.Duplicate:
 				wrong = append(wrong, Violation{DoubleCharge, fmt.Sprintf("%s was decided at %s, though its request id was known from %s", op.describe(at), p, out.first)})
-			case out.answer == nil:
+			case out.answer == nil || (out.verdict == again) != op.Answer.Duplicate && op.Kind == leases:
 				wrong = append(wrong, Violation{OtherPlace, fmt.Sprintf("%s was told %s, where it was %s %s", op.describe(at), p, out.verdict, out.code)})
 			default:
 				if diff := op.Answer.differs(out.answer, p.time, op.Kind == peek); diff != "" {
@@ -261,6 +266,10 @@ func (a *Answer) differs(want *Answer, time uint64, list bool) string {
 		{"retry_after_ms", a.RetryAfterMS, want.RetryAfterMS},
 		{"reset_after_ms", a.ResetAfterMS, want.ResetAfterMS},
 		{"refunded", a.Refunded, want.Refunded},
+		{"granted", a.Granted, want.Granted},
+		{"committed", a.Committed, want.Committed},
+		{"given back", a.Given, want.Given},
+		{"charged", a.Charged, want.Charged},
 		{"wait_ms", a.WaitMS, want.WaitMS},
 		{"shadowed", a.Shadowed, want.Shadowed},
 		{"time_ns", a.Commit.TimeNS, time},

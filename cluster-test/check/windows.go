@@ -109,9 +109,11 @@ func (l *limit) windowsUntil(a, b int64) (n int64) {
 
 // turn begins the windows up to that of wall; a time of day that steps back
 // changes none.
-func (l *limit) turn(v *level, wall int64) {
+func (l *limit) turn(v *level, wall, leased int64) {
 	if start := l.windowOf(wall); start > v.start {
-		if n := l.windowsUntil(v.start, start); n > v.spent[0]/l.rate {
+		if leased > 0 {
+			l.turnLeased(v, l.windowsUntil(v.start, start), leased)
+		} else if n := l.windowsUntil(v.start, start); n > v.spent[0]/l.rate {
 			v.spent[0] = 0
 		} else {
 			v.spent[0] = max(0, v.spent[0]-n*l.rate)
@@ -155,13 +157,14 @@ func (l *limit) spendWindow(v *level, wall, cost int64, wait uint64) bool {
 
 func (l *limit) number(now uint64) int64 { return int64(now / uint64(l.per)) }
 
-func (l *limit) slide(v *level, now uint64) {
+func (l *limit) slide(v *level, now uint64, leased int64) {
 	for n := l.number(now); v.start < n; v.start++ {
-		if v.spent == [3]int64{} {
+		if v.spent == [3]int64{0, leased, 0} {
 			v.start = n
 			return
 		}
-		v.spent = [3]int64{v.spent[1], v.spent[2], 0}
+		// "move on to the next one when that begins"
+		v.spent = [3]int64{max(0, v.spent[1]-leased), v.spent[2] + leased, 0}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -34,6 +35,15 @@ type world struct {
 	ids     int
 	batches int64
 	pending []*sent
+	leases  []lent // given, and not ended yet
+	last    int    // number of the last one that was asked for
+}
+
+// lent is a lease that somebody was told of.
+type lent struct {
+	policy, key string
+	id          [16]byte
+	granted     int64
 }
 
 // setup is what kind of world it is.
@@ -42,6 +52,7 @@ type setup struct {
 	tags      int   // each with a few keys; few tags make hot keys
 	steady    bool  // policies are not edited
 	windows   bool  // policies have limits of all algorithms, and takes wait
+	strict    bool  // there are neither leases nor syncs
 	fast      int64 // by how many percent cluster time runs fast; 0 is right
 	machineOf func(shard uint32) machine
 }
@@ -61,7 +72,7 @@ func calendar() setup {
 // hot is the same with few keys and no edits.
 func hot() setup {
 	s := right(2)
-	s.tags, s.steady = 1, true
+	s.tags, s.steady, s.strict = 1, true, true
 	return s
 }
 
@@ -344,14 +355,19 @@ func (w *world) ask() {
 		w.batches++
 		b.batch.Atomic = true
 	}
-	for range n {
-		w.add(b, view, client, tag, atomic)
+	if at := slices.IndexFunc(w.leases, func(l lent) bool { return strings.HasPrefix(l.key, tag) }); at >= 0 && !atomic && w.chance(50) {
+		w.end(b, client, w.leases[at])
+		w.leases = slices.Delete(w.leases, at, at+1)
+	} else {
+		for range n {
+			w.add(b, view, client, tag, atomic)
+		}
 	}
 	if len(b.ops) == 0 {
 		return
 	}
 	safe := w.h.Ops[b.ops[0]].RequestID != ""
-	if !atomic && !safe && client < 6 && w.h.Ops[b.ops[0]].Kind == take { // through the Go client
+	if !atomic && !safe && client < 6 && !slices.Contains([]string{peek, refund, reset}, w.h.Ops[b.ops[0]].Kind) { // through the Go client
 		at := client*100 + int(b.shard.id)
 		if w.session[at] == nil || w.chance(2) {
 			w.session[at] = &api.Session{ID: [16]byte{byte(w.rnd.Uint32()), byte(at), byte(w.rnd.Uint32()), byte(w.rnd.Uint32())}}
@@ -391,8 +407,14 @@ func (w *world) add(b *sent, view *fsm.CatalogView, client int, tag string, atom
 			op.Kind = refund
 		case n < 28:
 			op.Kind, op.Cost = reset, 0
+		case w.strict:
+		case n < 45:
+			op.Kind, op.Need = leases, 1+w.rnd.Int64N(op.Cost)
+		case n < 50:
+			op.Kind = syncs
+			op.Cost--
 		}
-		if w.chance(2) {
+		if w.chance(2) && op.Kind != leases {
 			op.Cost *= 5
 		}
 	}
@@ -434,7 +456,30 @@ func (w *world) add(b *sent, view *fsm.CatalogView, client int, tag string, atom
 	if w.windows && op.Kind == take && w.chance(30) {
 		most = w.rnd.Int64N(10_000)
 	}
-	b.batch.Add(api.Op{Kind: api.Kind(slices.Index(kinds[:], op.Kind)), Policy: at, Cost: op.Cost, Key: op.Key, RequestID: op.RequestID, MaxWait: most})
+	o := api.Op{Kind: api.Kind(slices.Index(kinds[:], op.Kind)), Policy: at, Cost: op.Cost, Key: op.Key, RequestID: op.RequestID, MaxWait: most}
+	if op.Kind == leases {
+		w.last++
+		o.Hold = &api.Hold{ID: api.NewHoldID(op.Key, [14]byte{byte(w.last), byte(w.last >> 8), byte(w.last >> 16)}), TTL: 1 + w.rnd.Int64N(3000), Need: op.Need}
+		op.Hold = o.Hold.ID[:]
+	}
+	if op.Kind == syncs {
+		o.Instance = uint64(client)
+	}
+	b.batch.Add(o)
+	b.ops = append(b.ops, len(w.h.Ops))
+	w.h.Ops = append(w.h.Ops, op)
+}
+
+// end adds the end of a lease to a batch.
+func (w *world) end(b *sent, client int, l lent) {
+	op := Op{Client: client, Call: w.now, Kind: commit, Policy: l.policy, Key: l.key, Cost: w.rnd.Int64N(l.granted + 1), Hold: l.id[:]}
+	switch w.rnd.IntN(5) {
+	case 0:
+		op.Kind, op.Cost = cancel, 0
+	case 1:
+		op.Cost = 2 * l.granted
+	}
+	b.batch.Add(api.Op{Kind: api.Kind(slices.Index(kinds[:], op.Kind)), Cost: op.Cost, Hold: &api.Hold{ID: l.id}})
 	b.ops = append(b.ops, len(w.h.Ops))
 	w.h.Ops = append(w.h.Ops, op)
 }
@@ -514,12 +559,22 @@ func (w *world) answer(b *sent, encoded []byte) {
 			continue
 		}
 		op.Outcome = Done
-		op.Answer = &Answer{Allowed: res.Status == api.StatusAllowed, Refunded: res.Refunded, Duplicate: res.Duplicate, Shadowed: res.Shadowed, WaitMS: int64(res.Wait+999) / 1000}
+		op.Answer = &Answer{Allowed: res.Status == api.StatusAllowed || res.Status == api.StatusLeased, Refunded: res.Refunded, Duplicate: res.Duplicate, Shadowed: res.Shadowed, WaitMS: int64(res.Wait+999) / 1000}
 		if res.Status == api.StatusReset {
 			continue
 		}
-		commit, set := res.Commit, &reply.Sets[res.Set]
-		op.Answer.Commit, op.Answer.Revision = &commit, set.Revision
+		place := res.Commit
+		op.Answer.Commit = &place
+		switch res.Status {
+		case api.StatusSettled:
+			op.Answer.Committed, op.Answer.Given, op.Answer.Charged = res.Hold.Committed, res.Hold.Refunded, res.Hold.Charged
+			continue
+		case api.StatusLeased:
+			op.Answer.Granted = res.Hold.Granted
+			w.leases = append(w.leases, lent{op.Policy, op.Key, res.Hold.ID, res.Hold.Granted})
+		}
+		set := &reply.Sets[res.Set]
+		op.Answer.Revision = set.Revision
 		for i, v := range res.Limits {
 			op.Answer.Limits = append(op.Answer.Limits, api.LimitState{
 				Name: set.Limits[i].Name, Limit: set.Limits[i].Burst, Remaining: v.Remaining,
