@@ -148,6 +148,71 @@ func TestANodeThatDiesKeepsItsLeasesFromOthersForTheirLifeOnly(t *testing.T) {
 	holder.waitReady(t)
 }
 
+// TestANodeThatStopsGivesItsLeasesBack: what it had not spent is there for others at
+// once, though the leases would have lived for an hour.
+func TestANodeThatStopsGivesItsLeasesBack(t *testing.T) {
+	c := shared(t)
+	const burst = 10_000
+	name := unique("stops")
+	c.nodes[0].putDoc(t, api.Policy{Name: name, Mode: "leased", LeaseTTL: api.Duration(time.Hour),
+		Limits: []api.Limit{{Name: "only", Rate: 1, Per: api.Duration(year), Burst: burst}}})
+	holder := c.nodes[2]
+	var sum tally
+	lost := int64(0) // takes that may have passed
+	eventually(t, "a node holds a lease", func() error {
+		for range 50 {
+			d, err := holder.take(api.TakeRequest{Policy: name, Key: "k"})
+			if err != nil {
+				lost++
+				return err
+			}
+			sum.add(&d)
+		}
+		if sum.by["lease"] == 0 {
+			return errNotYet
+		}
+		return nil
+	})
+	leased := c.nodes[0].mustPeek(t, name, "k").Remaining
+	holder.terminate(t)
+	if after, want := c.nodes[0].mustPeek(t, name, "k").Remaining, burst-sum.passed(); after > want || after < want-lost {
+		t.Errorf("%d are left, and %d while the holder lived; %d of %d were spent", after, leased, sum.passed(), burst)
+	}
+	holder.start(t)
+	holder.waitReady(t)
+}
+
+// TestAKeyThatIsHitByEveryoneIsLeasedByItself: in mode auto, once callers queue for
+// the log.
+func TestAKeyThatIsHitByEveryoneIsLeasedByItself(t *testing.T) {
+	c := shared(t)
+	const burst = 10_000_000
+	name := unique("auto")
+	c.nodes[0].putDoc(t, api.Policy{Name: name, Mode: "auto",
+		Limits: []api.Limit{{Name: "only", Rate: 1, Per: api.Duration(year), Burst: burst}}})
+	if d := c.nodes[0].mustTake(t, api.TakeRequest{Policy: name, Key: "k"}); d.Mode != "strict" || d.Source != "store" {
+		t.Fatalf("a quiet key: %+v", d)
+	}
+	var hot atomic.Int64 // nodes that lease it
+	leases := make([]atomic.Bool, len(c.nodes))
+	deadline := time.Now().Add(patience)
+	crowd(t, 64*len(c.nodes), func(i int) error {
+		at := i % len(c.nodes)
+		for hot.Load() < int64(len(c.nodes)) {
+			d, err := c.nodes[at].take(api.TakeRequest{Policy: name, Key: "k"})
+			switch {
+			case err != nil && !api.AsProblem(err).Retryable:
+				return err
+			case err == nil && d.Mode == "leased" && d.Source == "lease" && !leases[at].Swap(true):
+				hot.Add(1)
+			case time.Now().After(deadline):
+				return fmt.Errorf("%d nodes lease the key", hot.Load())
+			}
+		}
+		return nil
+	})()
+}
+
 // TestSoftBucketsOfThreeNodesStayWithinTheirBound: each node spends a bucket of its
 // own, and what they spent too much is what the metric says.
 func TestSoftBucketsOfThreeNodesStayWithinTheirBound(t *testing.T) {

@@ -80,3 +80,35 @@ func BenchmarkPlan(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkSpend decides takes that this node spends from memory, by one and by a
+// thousand, beside strict ones that a log in memory answers at once.
+func BenchmarkSpend(b *testing.B) {
+	c := newFake(b)
+	defer c.giveBack()
+	big := func(change func(*api.SetInfo)) func(*api.SetInfo) {
+		return func(s *api.SetInfo) { change(s); s.Limits[0].Per = 1e9 }
+	}
+	c.policy("strict", 1<<31-1, big(func(*api.SetInfo) {}))
+	c.policy("leased", 1<<31-1, big(leased))
+	c.policy("soft", 1<<31-1, big(soft))
+	n, key := c.nodes["n1"], keyIn(1, 0)
+	for _, name := range []string{"strict", "leased", "soft"} {
+		for _, size := range []int{1, 1000} {
+			b.Run(fmt.Sprintf("%s/%d", name, size), func(b *testing.B) {
+				var ops []namedOp
+				for range size {
+					ops = append(ops, take(name, key))
+				}
+				batch := batchOf(ops...)
+				b.ReportAllocs()
+				for b.Loop() {
+					if _, err := n.Do(bg, batch, Options{}); err != nil {
+						b.Fatal(err)
+					}
+				}
+				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(size), "ns/take")
+			})
+		}
+	}
+}

@@ -136,7 +136,8 @@ type waiter struct {
 
 // awaitLeases waits with all takes together: their leases are asked for at once.
 func (l *Limiter) awaitLeases(ctx context.Context, pl *plan, waiting []waiter) {
-	in, cancel := context.WithTimeout(ctx, l.rulePatience(ctx))
+	patience := l.rulePatience(ctx)
+	in, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for range spendRounds {
 		again := waiting[:0]
@@ -150,7 +151,7 @@ func (l *Limiter) awaitLeases(ctx context.Context, pl *plan, waiting []waiter) {
 			case <-w.ask.Done():
 			case <-in.Done():
 				w.it.local = false
-				if ctx.Err() == nil {
+				if ctx.Err() == nil && patience >= leastPatience {
 					b.Failure(l.now())
 				}
 				continue

@@ -18,6 +18,10 @@ import (
 // its policy's failure rule decides. An election mostly fits into it.
 const rulePatience = 2 * time.Second
 
+// leastPatience is what a caller must have had to say that a shard does not answer:
+// many times a commit.
+const leastPatience = rulePatience / 8
+
 // shard is what this node knows of the availability of one.
 type shard struct {
 	breaker lease.Breaker
@@ -77,7 +81,8 @@ func (l *Limiter) sendRuled(ctx context.Context, w *work, o Options) ([]byte, er
 		}
 		return l.byRules(w, b, nil)
 	}
-	in, cancel := context.WithTimeout(ctx, l.rulePatience(ctx))
+	patience := l.rulePatience(ctx)
+	in, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	reply, err := l.send(in, w, o)
 	switch p := api.AsProblem(err); {
@@ -88,6 +93,9 @@ func (l *Limiter) sendRuled(ctx context.Context, w *work, o Options) ([]byte, er
 	case !unavailable(p.Code) || errors.Is(ctx.Err(), context.Canceled):
 		return nil, err
 	default:
+		if in.Err() != nil && patience < leastPatience {
+			return l.byRules(w, b, p)
+		}
 		if b.Failure(l.now()) {
 			l.logger.Warn("a shard does not answer; failure rules decide", "shard", w.shard, "problem", p.Code, "detail", p.Detail)
 		}
@@ -129,8 +137,10 @@ func (l *Limiter) probe(b *lease.Breaker, w *work) {
 // byRules answers takes by their policies' failure rules. why is the problem that
 // the store's absence made, nil if it was not asked.
 func (l *Limiter) byRules(w *work, b *lease.Breaker, why *api.Problem) ([]byte, error) {
-	now := l.now()
-	away := now - b.Since()
+	now, away := l.now(), int64(0)
+	if b.Open() {
+		away = now - b.Since()
+	}
 	if why == nil {
 		why = api.NewProblem(api.NoLeader, "shard %d has not answered for %v, and is not asked by every take", w.shard, time.Duration(away).Round(time.Millisecond))
 		why.RetryAfter = retryAdvice

@@ -210,6 +210,29 @@ func TestACallerWhoLeavesIsNoFailureOfTheStore(t *testing.T) {
 	})
 }
 
+func TestACallerWithoutTimeOpensNoBreaker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newFake(t)
+		defer c.giveBack()
+		c.policy("open", 3, func(s *api.SetInfo) { s.Unavailable, s.UnavailableFor = api.FailOpen, 1000 })
+		time.Sleep(time.Minute)
+		c.script(1, neverSealed)
+		ctx, cancel := context.WithTimeout(bg, 50*time.Millisecond)
+		defer cancel()
+		n := c.nodes["n1"]
+		reply, err := n.Do(ctx, batchOf(take("open", keyIn(1, 0))), Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r, _ := results(t, reply); r.Sets[0].Source != api.FromOpen {
+			t.Errorf("%+v", r.Sets)
+		}
+		if _, source, err := n.one(t, take("open", keyIn(1, 1))); err != nil || source != api.FromStore {
+			t.Errorf("the next caller is answered from %d, %v", source, err)
+		}
+	})
+}
+
 // A shard that is gone says nothing of another.
 func TestEachShardHasItsOwnBreaker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -28,7 +28,7 @@ const (
 	drainTimeout = 10 * time.Second
 	// giveBackTimeout bounds the giving back of leases at a stop, which takes a
 	// commit or two. Without a store they expire.
-	giveBackTimeout = 2 * time.Second
+	giveBackTimeout = 5 * time.Second
 	// finishTimeout bounds the wait for requests under way at a stop; it is
 	// above the deadline that each request has.
 	finishTimeout = 6 * time.Second
