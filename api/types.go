@@ -318,6 +318,9 @@ type MemberStatus struct {
 	CommitIndex  uint64 `json:"commit_index"`
 	AppliedIndex uint64 `json:"applied_index"`
 	Lag          uint64 `json:"lag"`
+	// Repairing says that this replica's files were damaged, and that it has no vote
+	// until its leader has sent it all again.
+	Repairing bool `json:"repairing,omitempty"`
 }
 
 // MemberRequest is the body of POST /v1/cluster/members: a node as it announces

@@ -150,7 +150,7 @@ func (b *beats) serve(ctx context.Context, from Identity, req []byte) ([]byte, e
 		b.mu.Lock()
 		t := b.groups[group]
 		b.mu.Unlock()
-		if t == nil {
+		if t == nil || t.repair.refuses(args) {
 			continue
 		}
 		answer := make(chan raft.RPCResponse, 1)

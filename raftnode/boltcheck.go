@@ -117,7 +117,10 @@ type boltChecker struct {
 // that was confirmed is to forget a vote or an entry.
 func (c *boltChecker) meta() ([]byte, error) {
 	le := binary.LittleEndian
-	newest := c.metaAt(0)
+	newest, err := c.metaAt(0)
+	if err != nil {
+		return nil, err
+	}
 	if newest == nil {
 		return nil, errors.New("its first meta page is not right")
 	}
@@ -125,7 +128,9 @@ func (c *boltChecker) meta() ([]byte, error) {
 	if c.page < 1024 || c.page > maxBoltPage || c.page&(c.page-1) != 0 {
 		return nil, fmt.Errorf("it has pages of %d bytes", c.page)
 	}
-	switch other := c.metaAt(c.page); {
+	switch other, err := c.metaAt(c.page); {
+	case err != nil:
+		return nil, err
 	case other == nil || le.Uint32(other[8:]) != uint32(c.page):
 		return nil, errors.New("its second meta page is not right")
 	case le.Uint64(other[48:]) > le.Uint64(newest[48:]):
@@ -139,18 +144,20 @@ func (c *boltChecker) meta() ([]byte, error) {
 }
 
 // metaAt returns the meta page at a place of the file, nil if none is right there.
-func (c *boltChecker) metaAt(at int64) []byte {
+func (c *boltChecker) metaAt(at int64) ([]byte, error) {
 	le := binary.LittleEndian
 	m := make([]byte, boltMetaSize)
-	if _, err := c.r.ReadAt(m, at+boltPageHead); err != nil {
-		return nil
+	if _, err := c.r.ReadAt(m, at+boltPageHead); errors.Is(err, io.EOF) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
 	}
 	sum := fnv.New64a()
 	sum.Write(m[:boltMetaSize-8])
 	if le.Uint32(m) != boltMagic || le.Uint32(m[4:]) != boltVersion || le.Uint64(m[56:]) != sum.Sum64() {
-		return nil
+		return nil, nil
 	}
-	return m
+	return m, nil
 }
 
 // keyRange is where the keys below a page lie: from low on, and below high, if

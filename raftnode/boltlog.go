@@ -69,7 +69,7 @@ func openBolt(path string) (*boltFile, error) { return openBoltWith(path, boltOp
 func openBoltWith(path string, o *bbolt.Options) (_ *boltFile, err error) {
 	defer func() {
 		if p := recover(); p != nil { // bbolt's way to say that a page is damaged
-			err = openError(path, fmt.Errorf("the file is damaged: %v", p))
+			err = openError(path, asDamage(fmt.Errorf("the file is damaged: %v", p)))
 		}
 	}()
 	f := &boltFile{path: path, groups: map[uint32]*boltLog{}}
@@ -104,13 +104,16 @@ func openBoltWith(path string, o *bbolt.Options) (_ *boltFile, err error) {
 // checkLocked is checkBolt while bbolt keeps others from writing to the file.
 func checkLocked(path string) (map[uint32]*foundLog, error) {
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: lockWait})
-	if err != nil {
+	switch {
+	case errors.Is(err, bbolterrors.ErrTimeout):
 		return nil, err
+	case err != nil:
+		return nil, asDamage(fmt.Errorf("the file is damaged: %w", err))
 	}
 	defer db.Close()
 	found, err := checkBolt(path)
 	if err != nil {
-		err = fmt.Errorf("the file is damaged: %w", err)
+		err = asDamage(fmt.Errorf("the file is damaged: %w", err))
 	}
 	return found, err
 }

@@ -3,6 +3,7 @@ package raftnode
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
@@ -25,13 +26,31 @@ type Disk interface {
 	// WriteIdentity replaces it: the old one or the new one survives a crash,
 	// and the new one once it has returned.
 	WriteIdentity([]byte) error
-	// HasLog tells whether a group has a log here.
+	// SetAside takes the entries and the snapshots of these groups out of the way,
+	// without destroying them, so that the groups are as new here. Votes that are
+	// whole it keeps. It is called before their logs are opened, and may be repeated.
+	SetAside(groups []uint32) error
+	// HasLog tells whether a group has a log here. As of every method, an error has
+	// [ErrDamaged] in its chain if what is stored is not as it was written; of this
+	// one, that is so for all groups.
 	HasLog(group uint32) (bool, error)
 	// OpenLog opens the log and votes of a group, or makes them.
 	OpenLog(group uint32) (LogBackend, error)
 	// OpenSnapshots opens the snapshots of a group.
-	OpenSnapshots(group uint32, log hclog.Logger) (raft.SnapshotStore, error)
+	OpenSnapshots(group uint32, log hclog.Logger) (Snapshots, error)
 	Close() error
+}
+
+// Snapshots are those of one group.
+type Snapshots interface {
+	raft.SnapshotStore
+	// Mend sets aside what is damaged, down to the newest snapshot that is whole, if the
+	// group loses nothing by that: its log, whose first and last index are given (0 if it
+	// is empty), has to go on from there, and to reach beyond what was set aside. Else it
+	// changes nothing and fails, with [ErrDamaged]. It comes before everything else.
+	Mend(first, last uint64) error
+	// SetAside counts the damaged snapshots that were, since they were opened.
+	SetAside() uint64
 }
 
 // LogBackend is what a [LogStore] rests on. What was written is on disk once
@@ -46,14 +65,17 @@ type LogBackend interface {
 //
 //	LOCK                       held by the process that uses the folder
 //	node.json                  identity
+//	node.spare.json            the same, written before it
 //	logs.db                    logs and votes of all groups
 //	groups/000/snapshots/      of the catalog
 //	groups/000/wal/            entries of the catalog, with LogStoreWAL
 //	groups/001/ …              of each shard
+//	damaged/                   what was not as it was written; see aside
 type files struct {
 	path    string
 	options FilesOptions
 	lock    *os.File
+	aside   aside
 
 	mu   sync.Mutex // guards logs
 	logs *boltFile  // nil before it is opened
@@ -66,10 +88,15 @@ type FilesOptions struct {
 	// OnCommit hears of each transaction of entries that went to the disk, from
 	// the goroutine that waits for it. Nil is nobody.
 	OnCommit func(entries, bytes int, d time.Duration)
+	// Logger hears of what was repaired; nil is slog's default.
+	Logger *slog.Logger
 }
 
 // OpenFiles creates the folder if need be, and locks it.
 func OpenFiles(path string, o FilesOptions) (Disk, error) {
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, fmt.Errorf("create the data folder: %w", err)
 	}
@@ -81,7 +108,7 @@ func OpenFiles(path string, o FilesOptions) (Disk, error) {
 		lock.Close()
 		return nil, fmt.Errorf("the data folder %s is in use by another process; give each node a --data-dir of its own", path)
 	}
-	return &files{path: path, options: o, lock: lock}, nil
+	return &files{path: path, options: o, lock: lock, aside: aside{root: path}}, nil
 }
 
 func (d *files) identityFile() string { return filepath.Join(d.path, "node.json") }
@@ -92,26 +119,56 @@ func (d *files) group(id uint32) string {
 
 func (d *files) logFile() string { return filepath.Join(d.path, "logs.db") }
 
-// ReadIdentity implements Disk.
+func (d *files) spareFile() string { return filepath.Join(d.path, "node.spare.json") }
+
+// ReadIdentity implements Disk. If node.json is damaged or gone, and its spare is
+// whole, that takes its place: it is as new, or newer by a write that never returned.
 func (d *files) ReadIdentity() ([]byte, error) {
 	b, err := os.ReadFile(d.identityFile())
-	switch {
-	case errors.Is(err, os.ErrNotExist):
+	missing := errors.Is(err, os.ErrNotExist)
+	if err != nil && !missing {
+		return nil, fmt.Errorf("read the data folder: %w", err)
+	}
+	if !missing {
+		_, err := decodeIdentity(b)
+		var format formatError
+		if err == nil || errors.As(err, &format) {
+			return b, nil
+		}
+	}
+	spare, err := os.ReadFile(d.spareFile())
+	if err == nil {
+		_, err = decodeIdentity(spare)
+	}
+	if err == nil {
+		if err := errors.Join(d.aside.move(d.identityFile()), replaceFile(d.identityFile(), spare)); err != nil {
+			return nil, fmt.Errorf("put the spare in the place of node.json: %w", err)
+		}
+		d.options.Logger.Error("node.json was damaged or missing, and its spare has taken its place; nothing is lost", "file", d.identityFile())
+		return spare, nil
+	}
+	if missing {
 		_, errLogs := os.Stat(d.logFile())
 		_, errGroups := os.Stat(filepath.Join(d.path, "groups"))
 		if errLogs == nil || errGroups == nil {
 			return nil, fmt.Errorf("the data folder %s holds logs but no node.json; restore that file, or start with an empty folder under a new --node-id", d.path)
 		}
 		return nil, nil
-	case err != nil:
-		return nil, fmt.Errorf("read the data folder: %w", err)
 	}
 	return b, nil
 }
 
-// WriteIdentity implements Disk.
+// WriteIdentity implements Disk. The spare comes first, so that it is never older.
 func (d *files) WriteIdentity(b []byte) error {
-	tmp := d.identityFile() + ".tmp"
+	if err := replaceFile(d.spareFile(), b); err != nil {
+		return err
+	}
+	return replaceFile(d.identityFile(), b)
+}
+
+// replaceFile writes a file as a whole, or not at all.
+func replaceFile(path string, b []byte) error {
+	tmp := path + ".tmp"
 	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
@@ -119,10 +176,10 @@ func (d *files) WriteIdentity(b []byte) error {
 	_, err = f.Write(b)
 	err = errors.Join(err, f.Sync(), f.Close())
 	if err == nil {
-		err = os.Rename(tmp, d.identityFile())
+		err = os.Rename(tmp, path)
 	}
 	if err == nil {
-		err = syncFolder(d.path)
+		err = syncFolder(filepath.Dir(path))
 	}
 	return err
 }
@@ -181,12 +238,12 @@ func (d *files) OpenLog(group uint32) (LogBackend, error) {
 }
 
 // OpenSnapshots implements Disk.
-func (d *files) OpenSnapshots(group uint32, log hclog.Logger) (raft.SnapshotStore, error) {
+func (d *files) OpenSnapshots(group uint32, log hclog.Logger) (Snapshots, error) {
 	store, err := raft.NewFileSnapshotStoreWithLogger(d.group(group), snapshotsKept, log)
 	if err != nil {
 		return nil, err
 	}
-	return &summedSnapshots{store, filepath.Join(d.group(group), "snapshots")}, nil
+	return &summedSnapshots{SnapshotStore: store, path: filepath.Join(d.group(group), "snapshots"), aside: &d.aside, log: log}, nil
 }
 
 // Close implements Disk.

@@ -24,6 +24,7 @@ type group struct {
 	id      uint32
 	raft    *raft.Raft
 	store   *LogStore
+	snaps   Snapshots
 	trans   *transport
 	time    *Timekeeper
 	machine *machine
@@ -34,6 +35,7 @@ type group struct {
 	coalescer *coalescer   // nil for the catalog
 
 	leading atomic.Bool // this node leads, and its Barrier has passed
+	repair  *repair     // nil but for a group that was lost when it was opened
 	// heldUntil keeps a leadership that was moved here by request; see hold.
 	heldUntil atomic.Pointer[time.Time]
 	// handover is held whole while the leadership is handed over, and one share of
@@ -54,13 +56,14 @@ type group struct {
 
 // openGroup opens a group's disk state and starts its Raft. first is its first
 // configuration, used if there is no state yet; nil for a node that joins. Of a
-// complete node, a missing log is a loss.
-func (n *Node) openGroup(id uint32, first *raft.Configuration, complete bool) (_ *group, err error) {
+// complete node, a missing log is a loss. lost, if not nil, says that the group is
+// being repaired; see repair.go.
+func (n *Node) openGroup(id uint32, first *raft.Configuration, complete bool, lost *loss) (_ *group, err error) {
 	has, err := n.disk.HasLog(id)
 	if err != nil {
 		return nil, fmt.Errorf("look for the log of group %d: %w", id, err)
 	}
-	if !has && complete {
+	if !has && complete && lost == nil {
 		return nil, fmt.Errorf("the log of group %d is missing from %s: this node has forgotten its votes and must not go on; start with an empty folder under a new --node-id", id, n.cfg.DataDir)
 	}
 	g := &group{
@@ -95,9 +98,12 @@ func (n *Node) openGroup(id uint32, first *raft.Configuration, complete bool) (_
 	raftLog, seen := newRaftLog(g.log)
 	g.quiet = seen.close
 	hlog := slogbridge.New(raftLog)
-	snaps, err := n.disk.OpenSnapshots(id, hlog.Named("snapshot"))
+	g.snaps, err = n.disk.OpenSnapshots(id, hlog.Named("snapshot"))
 	if err != nil {
 		return nil, fmt.Errorf("open the snapshots of group %d: %w", id, err)
+	}
+	if lost != nil {
+		g.repair = newRepair(*lost)
 	}
 	g.trans = newTransport(id, raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		ServerAddressProvider: addressProvider{n.peers},
@@ -106,7 +112,7 @@ func (n *Node) openGroup(id uint32, first *raft.Configuration, complete bool) (_
 		MaxPool:               2,
 		MaxRPCsInFlight:       1, // no pipelining: it can stall behind healthy heartbeats
 		Timeout:               transportTimeout,
-	}), n.beats, n.peers)
+	}), n.beats, n.peers, g.repair)
 	if id == 0 {
 		g.machine = catalogMachine(n.catalog, n.catalogApplied)
 	} else {
@@ -118,7 +124,7 @@ func (n *Node) openGroup(id uint32, first *raft.Configuration, complete bool) (_
 	started, returned := make(chan struct{}), false
 	go func() {
 		defer close(started)
-		err = g.startRaft(n, first, snaps, hlog)
+		err = g.startRaft(n, first, hlog)
 		returned = true
 	}()
 	<-started
@@ -140,8 +146,9 @@ func (n *Node) openGroup(id uint32, first *raft.Configuration, complete bool) (_
 
 // startRaft writes the group's first configuration, if there is one to write and
 // no state yet, and starts its Raft.
-func (g *group) startRaft(n *Node, first *raft.Configuration, snaps raft.SnapshotStore, hlog hclog.Logger) error {
-	if err := checkNewest(snaps); err != nil {
+func (g *group) startRaft(n *Node, first *raft.Configuration, hlog hclog.Logger) error {
+	snaps := g.snaps
+	if err := g.mendSnapshots(); err != nil {
 		return fmt.Errorf("read the snapshots of group %d: %w", g.id, err)
 	}
 	if err := g.store.dropBehind(snaps); err != nil {
@@ -169,18 +176,19 @@ func (g *group) startRaft(n *Node, first *raft.Configuration, snaps raft.Snapsho
 	return nil
 }
 
-// checkNewest reads the newest snapshot, if there is one. The library would take
-// an older one for it, and panic where the log does not follow on from that.
-func checkNewest(snaps raft.SnapshotStore) error {
-	list, err := snaps.List()
-	if err != nil || len(list) == 0 {
+// mendSnapshots reads the newest snapshot, if there is one, and goes back to an older
+// one if that loses nothing. The library would do so at any price, and panic where
+// the log does not follow on.
+func (g *group) mendSnapshots() error {
+	first, err := g.store.FirstIndex()
+	if err != nil {
 		return err
 	}
-	_, state, err := snaps.Open(list[0].ID) // which compares the checksum
+	last, err := g.store.LastIndex()
 	if err != nil {
-		return fmt.Errorf("the snapshot %s is damaged: %w", list[0].ID, err)
+		return err
 	}
-	return state.Close()
+	return g.snaps.Mend(first, last)
 }
 
 // dropBehind empties a log that ends before the newest snapshot: what a crash
@@ -234,6 +242,9 @@ func (g *group) config(n *Node, hlog hclog.Logger) *raft.Config {
 	// A removed node stays up to say so.
 	c.ShutdownOnRemove = false
 	c.NoLegacyTelemetry = true
+	if g.repair.underWay() {
+		c.HeartbeatTimeout, c.ElectionTimeout = never, never // it must not stand for election
+	}
 	return c
 }
 
@@ -380,5 +391,6 @@ func (g *group) status() groupStatus {
 		ID: g.id, Term: g.raft.CurrentTerm(), Leader: g.leader(),
 		Commit: g.raft.CommitIndex(), Applied: g.raft.AppliedIndex(), Last: g.raft.LastIndex(),
 		Command: command, Serving: g.leading.Load(),
+		Lost: g.repair.isLost(), Repairing: g.repair.underWay(),
 	}
 }

@@ -26,6 +26,9 @@ type identity struct {
 	// Complete says that every group has its first configuration on disk: from
 	// then on, a group without a log is a loss and not a beginning.
 	Complete bool `json:"complete,omitempty"`
+	// Lost are the groups whose files were damaged here and set aside, until this
+	// node has all of them again; see repair.go.
+	Lost []loss `json:"lost,omitempty"`
 	// Removed says that the cluster has removed this node: it must not start again.
 	Removed bool `json:"removed,omitempty"`
 	// Sum is the CRC-32C, in hex, of the same document without it.
@@ -40,6 +43,13 @@ func (id identity) sum() string {
 		panic(err) // strings and numbers
 	}
 	return fmt.Sprintf("%08x", crc32.Checksum(b, castagnoli))
+}
+
+// isOnce tells whether the document has the sum of one of that format: then the
+// number of the format is what is damaged.
+func (id identity) isOnce(format int) bool {
+	id.Format = format
+	return id.Sum == id.sum()
 }
 
 // said is the part that nodes tell each other.
@@ -83,7 +93,7 @@ func decodeIdentity(b []byte) (id identity, err error) {
 		return id, err
 	}
 	switch {
-	case id.Format != dataFormat:
+	case id.Format != dataFormat && !id.isOnce(dataFormat):
 		return id, formatError(id.Format)
 	case id.Sum != id.sum():
 		return id, errWrongSum
@@ -95,6 +105,11 @@ func decodeIdentity(b []byte) (id identity, err error) {
 	if id.ClusterID != "" {
 		if err := checkCluster(id.ClusterID, id.Shards, id.Members); err != nil {
 			return id, err
+		}
+	}
+	for _, g := range id.Lost {
+		if int64(g.Group) > int64(id.Shards) {
+			return id, fmt.Errorf("it has lost group %d of %d", g.Group, id.Shards)
 		}
 	}
 	if id.Bootstrap != nil {

@@ -14,11 +14,11 @@ import (
 const leaderPatience = 3 * time.Second
 
 // leaderOf is the id of the node that leads g as this node believes, or "". A
-// removed node hears no more from leaders: unless it still leads, it goes by what
-// its former peers say.
+// removed node hears no more from leaders, and one that has lost the group not yet:
+// unless it still leads, it goes by what its peers say.
 func (n *Node) leaderOf(g *group) string {
 	id := g.leader()
-	if n.removed.Load() && id != n.cfg.NodeID {
+	if (n.removed.Load() || g.repair.isLost()) && id != n.cfg.NodeID {
 		return cmp.Or(n.peers.leaderOf(g.id), id)
 	}
 	return id

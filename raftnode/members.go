@@ -1,6 +1,7 @@
 package raftnode
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,11 +35,15 @@ type memberChange struct {
 	Add    *Member `json:"add,omitempty"`    // as a nonvoter; see promote
 	Remove string  `json:"remove,omitempty"` // node id
 	Check  bool    `json:"check,omitempty"`  // of a removal: only tell whether it can be
+	Lost   string  `json:"lost,omitempty"`   // id of a node that has lost its replica; see repair.go
 }
 
 // memberAnswer tells what the group was like before the change.
 type memberAnswer struct {
 	Present bool `json:"present"`
+	// Of a lost replica: an index of the log by which it has no vote, and the term.
+	Index uint64 `json:"index,omitempty"`
+	Term  uint64 `json:"term,omitempty"`
 }
 
 // settlePatience bounds the wait until this node, too, has heard of a change of
@@ -195,12 +200,15 @@ func (n *Node) changeMember(ctx context.Context, c *memberChange) (a memberAnswe
 	if !g.leading.Load() {
 		return a, notLeader(g.id)
 	}
-	id := c.Remove
+	id := cmp.Or(c.Remove, c.Lost)
 	if c.Add != nil {
 		id = c.Add.ID
 	}
 	a.Present = g.has(id)
 	switch {
+	case c.Lost != "":
+		a.Term, a.Index, err = n.disown(ctx, g, id)
+		return a, err
 	case c.Add != nil && !a.Present:
 		return a, n.addNonvoter(ctx, g, c.Add)
 	case c.Add == nil && a.Present:
@@ -247,8 +255,8 @@ func (n *Node) canSpare(g *group, id string) error {
 	}
 	left := slices.DeleteFunc(voters, func(v string) bool { return v == id })
 	away := slices.DeleteFunc(slices.Clone(left), func(v string) bool {
-		_, ok := n.peers.fresh(v)
-		return ok || v == n.cfg.NodeID
+		s, ok := n.peers.group(v, g.id)
+		return ok && !s.Lost || v == n.cfg.NodeID
 	})
 	switch {
 	case len(left) == 0:

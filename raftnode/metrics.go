@@ -22,6 +22,7 @@ type Metrics struct {
 	entryOps    *prometheus.HistogramVec
 	leaderships *prometheus.CounterVec
 	failures    *prometheus.CounterVec
+	repairs     *prometheus.CounterVec
 
 	// of all shards together, in one file
 	logCommit, logEntries, logBytes prometheus.Histogram
@@ -47,6 +48,8 @@ var (
 	descLeaseEnds  = desc("leased_tokens_expired_total", "Tokens of leases that nobody settled in time.")
 	descDropped    = desc("buckets_dropped_total", "Buckets dropped because they were equal to fresh ones.")
 	descLogBytes   = desc("log_appended_bytes_total", "Bytes appended to the log since the start.")
+	descRepairing  = desc("repairing", "1 while this node's replica, whose files were damaged, has yet to get its vote again.")
+	descSetAside   = desc("damaged_snapshots_total", "Snapshots that were damaged and set aside, while nothing was lost, since the start.")
 	descResets     = prometheus.NewDesc("rlstore_bucket_resets_total", "Buckets reset because their state was impossible, by reason.", []string{"shard", "reason"}, nil)
 	descReachable  = prometheus.NewDesc("rlstore_peer_reachable", "1 if the peer answered within the last 3 s.", []string{"peer"}, nil)
 	descJumps      = prometheus.NewDesc("rlstore_clock_jumps_total", "Steps of this machine's clock that were ignored.", nil, nil)
@@ -73,6 +76,7 @@ func newMetrics() *Metrics {
 		entryOps:    histogram("entry_operations", "Operations in sealed entries.", prometheus.ExponentialBuckets(1, 4, 8)),
 		leaderships: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rlstore_leadership_changes_total", Help: "Leaderships that this node won or lost."}, shard),
 		failures:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rlstore_entries_failed_total", Help: "Entries that this node proposed and whose commit it did not see."}, shard),
+		repairs:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rlstore_shard_repairs_total", Help: "Replicas of this node whose files were damaged and set aside, since the start."}, shard),
 		logCommit:   plain("log_commit_seconds", "One commit of the log file, fsync included.", latency),
 		logEntries:  plain("log_commit_entries", "Entries, of all shards, in one commit of the log file.", prometheus.ExponentialBuckets(1, 2, 8)),
 		logBytes:    plain("log_commit_bytes", "Bytes of entries in one commit of the log file.", prometheus.ExponentialBuckets(64, 4, 10)),
@@ -90,14 +94,14 @@ func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descLeader, descTerm, descCommit, descApplied, descLag, descQueue, descQueueBytes, descBuckets,
 		descBytes, descDedup, descSessions, descHolds, descSettled, descLeases, descLeased, descLeaseEnds,
-		descDropped, descLogBytes, descResets, descReachable, descJumps,
+		descDropped, descLogBytes, descRepairing, descSetAside, descResets, descReachable, descJumps,
 	} {
 		ch <- d
 	}
 }
 
 func (m *Metrics) vectors() []prometheus.Collector {
-	return []prometheus.Collector{m.commit, m.fsync, m.apply, m.entryBytes, m.entryOps, m.leaderships, m.failures, m.logCommit, m.logEntries, m.logBytes}
+	return []prometheus.Collector{m.commit, m.fsync, m.apply, m.entryBytes, m.entryOps, m.leaderships, m.failures, m.repairs, m.logCommit, m.logEntries, m.logBytes}
 }
 
 // Collect implements prometheus.Collector.
@@ -127,6 +131,8 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 		gauge(descApplied, float64(s.Applied))
 		gauge(descLag, float64(s.Commit)-float64(min(s.Applied, s.Commit)))
 		counter(descLogBytes, g.store.AppendedBytes())
+		gauge(descRepairing, oneIf(g.repair.underWay()))
+		counter(descSetAside, g.snaps.SetAside())
 		if g.buckets == nil {
 			continue
 		}

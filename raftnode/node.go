@@ -142,7 +142,7 @@ func Open(cfg Config) (_ *Node, err error) {
 	metrics := newMetrics()
 	if cfg.OpenDisk == nil {
 		cfg.OpenDisk = func() (Disk, error) {
-			return OpenFiles(cfg.DataDir, FilesOptions{LogStore: cfg.LogStore, OnCommit: metrics.logCommitted})
+			return OpenFiles(cfg.DataDir, FilesOptions{LogStore: cfg.LogStore, OnCommit: metrics.logCommitted, Logger: cfg.Logger})
 		}
 	}
 	disk, err := cfg.OpenDisk()
@@ -225,6 +225,11 @@ func (n *Node) run(ctx context.Context) {
 	n.done.Go(func() { n.expireOverrides(ctx) })
 	n.done.Go(func() { n.waiters.run(ctx, n.applied, n.catalog) })
 	n.done.Go(func() { n.checkJoin(ctx) })
+	for _, g := range n.groupList() {
+		if g.repair != nil {
+			n.done.Go(func() { n.regain(ctx, g) })
+		}
+	}
 	n.knock(ctx)
 }
 
@@ -266,7 +271,7 @@ func (n *Node) openGroups() error {
 	id := n.id
 	n.idMu.Unlock()
 	var first *raft.Configuration
-	if id.Bootstrap != nil && id.Bootstrap.ClusterID == id.ClusterID {
+	if !id.Complete && id.Bootstrap != nil && id.Bootstrap.ClusterID == id.ClusterID {
 		first = &raft.Configuration{}
 		for _, m := range id.Bootstrap.Members {
 			first.Servers = append(first.Servers, raft.Server{
@@ -274,15 +279,24 @@ func (n *Node) openGroups() error {
 			})
 		}
 	}
+	all := make([]uint32, id.Shards+1)
+	for i := range all {
+		all[i] = uint32(i)
+	}
+	if _, err := n.disk.HasLog(0); errors.Is(err, ErrDamaged) { // it is of all
+		if err := n.lose(all, err); err != nil {
+			return err
+		}
+	}
 	// Most of a start is the reading of snapshots and logs: as many groups at a
 	// time as there are processors.
-	groups := make([]*group, id.Shards+1)
+	groups := make([]*group, len(all))
 	errs := make([]error, len(groups))
 	var opening errgroup.Group
 	opening.SetLimit(runtime.GOMAXPROCS(0))
 	for i := range groups {
 		opening.Go(func() error {
-			groups[i], errs[i] = n.openGroup(uint32(i), first, id.Complete)
+			groups[i], errs[i] = n.openOrLose(uint32(i), first, id.Complete)
 			return nil
 		})
 	}
@@ -603,7 +617,10 @@ func (n *Node) Ready() []Check {
 	checks = append(checks, Check{Name: "catalog", OK: n.CatalogCurrent(), Detail: "the catalog has not caught up yet"})
 	for _, g := range n.groupList() {
 		c := Check{Name: fmt.Sprintf("shard-%d", g.id), OK: true}
+		unrepaired := g.unrepaired(n.leaderOf(g))
 		switch leader := g.leader(); {
+		case unrepaired != "":
+			c.OK, c.Detail = false, unrepaired
 		case leader == "":
 			c.OK, c.Detail = false, "no leader is known"
 		case leader == n.cfg.NodeID && !g.leading.Load():

@@ -27,13 +27,14 @@ type testCluster struct {
 	takes int // made so far
 	// elections is the nodes' election timeout; 0 is 300 ms.
 	elections time.Duration
+	logStore  string
 }
 
 func (c *testCluster) config(i int) Config {
 	return Config{
 		NodeID: fmt.Sprintf("n%d", i+1), DataDir: filepath.Join(c.dir, fmt.Sprint(i)),
 		RaftAdvertise: c.addrs[i], HTTPAdvertise: fmt.Sprintf("http://127.0.0.1:%d", 10+i),
-		Shards: 2, Version: "test",
+		Shards: 2, Version: "test", LogStore: c.logStore,
 		ElectionTimeout: cmp.Or(c.elections, 300*time.Millisecond),
 		OnFatal:         func(err error) { c.t.Errorf("node %d: fatal: %v", i+1, err) },
 		OnForward: func(context.Context, uint32, []byte) ([]byte, error) {
@@ -590,8 +591,14 @@ func TestDataFolderOfSomebodyElse(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	write(strings.Replace(string(b), `"format": 2`, `"format": 9`, 1))
+	other := func(format string) { // its sum is none of format 2
+		write(strings.NewReplacer(`"format": 2`, `"format": `+format, `"crc32c": "`, `"crc32c": "0`).Replace(string(b)))
+	}
+	other("9")
 	try(cfg, "format 9")
+	if err := os.Remove(filepath.Join(cfg.DataDir, "node.spare.json")); err != nil {
+		t.Fatal(err)
+	}
 	write(string(b[:len(b)/2]))
 	try(cfg, "damaged")
 	for _, torn := range []string{
@@ -609,7 +616,7 @@ func TestDataFolderOfSomebodyElse(t *testing.T) {
 	}
 	try(cfg, "no node.json")
 	write(string(b))
-	write(strings.Replace(string(b), `"format": 2`, `"format": 1`, 1))
+	other("1")
 	try(cfg, "format 1, and this version reads format 2 only")
 	write(string(b))
 	if err := os.Remove(filepath.Join(cfg.DataDir, "logs.db")); err != nil {

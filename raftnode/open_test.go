@@ -10,7 +10,6 @@ import (
 	"testing"
 
 	"github.com/hashicorp/go-hclog"
-	"github.com/hashicorp/raft"
 )
 
 // watchedDisk is a node's disk that hears of each group whose snapshots are opened.
@@ -19,7 +18,7 @@ type watchedDisk struct {
 	opening func(group uint32) error
 }
 
-func (d watchedDisk) OpenSnapshots(group uint32, log hclog.Logger) (raft.SnapshotStore, error) {
+func (d watchedDisk) OpenSnapshots(group uint32, log hclog.Logger) (Snapshots, error) {
 	if err := d.opening(group); err != nil {
 		return nil, err
 	}

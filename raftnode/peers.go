@@ -56,6 +56,10 @@ type groupStatus struct {
 	Command uint64 `json:"command"`
 	// Serving says that this replica leads and has taken office.
 	Serving bool `json:"serving,omitempty"`
+	// Lost says that this replica has lost what it had, and takes no part until the
+	// leader has taken its vote away; Repairing, until it has its vote again.
+	Lost      bool `json:"lost,omitempty"`
+	Repairing bool `json:"repairing,omitempty"`
 }
 
 // peers is the address book: what this node last heard of each other one.
@@ -182,6 +186,13 @@ func (p *peers) forget(id string) {
 	defer p.mu.Unlock()
 	delete(p.book, id)
 	delete(p.heard, id)
+	delete(p.lags, id)
+}
+
+// forgetLag forgets how far behind a peer was: it has lost what it had.
+func (p *peers) forgetLag(id string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	delete(p.lags, id)
 }
 

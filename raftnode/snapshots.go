@@ -18,7 +18,8 @@ const (
 
 // snapshotBudget is a group's account of log bytes since its last snapshot.
 type snapshotBudget struct {
-	taken uint64 // LogStore.AppendedBytes at the last snapshot
+	taken    uint64 // LogStore.AppendedBytes at the last snapshot
+	replaced uint64 // Snapshots.SetAside then: another one is taken for each damaged one
 }
 
 // keepSnapshots takes a snapshot of every group whose log has outgrown its
@@ -38,7 +39,8 @@ func (n *Node) keepSnapshots(ctx context.Context) {
 				return
 			}
 			appended := g.store.AppendedBytes()
-			if appended-g.snapshots.taken < n.cfg.SnapshotBytes {
+			damaged := g.snaps.SetAside()
+			if appended-g.snapshots.taken < n.cfg.SnapshotBytes && damaged == g.snapshots.replaced {
 				continue
 			}
 			start := time.Now()
@@ -46,7 +48,7 @@ func (n *Node) keepSnapshots(ctx context.Context) {
 				g.log.Warn("could not take a snapshot; the log keeps growing until one succeeds", "error", err)
 				continue
 			}
-			g.snapshots.taken = appended
+			g.snapshots.taken, g.snapshots.replaced = appended, damaged
 			g.log.Info("snapshot taken", "log_bytes", appended, "took", time.Since(start).Round(time.Millisecond))
 		}
 	}

@@ -57,7 +57,7 @@ func (n *Node) shardStatus(g *group) api.ShardStatus {
 		}
 		m := api.MemberStatus{ID: id, Voter: server.Suffrage == raft.Voter}
 		if ok {
-			m.CommitIndex, m.AppliedIndex = replica.Commit, replica.Applied
+			m.CommitIndex, m.AppliedIndex, m.Repairing = replica.Commit, replica.Applied, replica.Repairing
 			commit = max(commit, replica.Commit)
 		}
 		s.Members = append(s.Members, m)

@@ -29,6 +29,8 @@ type transport struct {
 	group uint32
 	peers *peers
 	beats *beats
+	// repair keeps from the group what it must not answer yet.
+	repair *repair
 
 	rpcs   chan raft.RPC // from streams and beats, for the group's Raft
 	ctx    context.Context
@@ -51,9 +53,9 @@ var (
 )
 
 // newTransport puts a group on the network and among the beats. Close takes it off.
-func newTransport(group uint32, network *raft.NetworkTransport, b *beats, p *peers) *transport {
+func newTransport(group uint32, network *raft.NetworkTransport, b *beats, p *peers, r *repair) *transport {
 	t := &transport{
-		NetworkTransport: network, group: group, beats: b, peers: p,
+		NetworkTransport: network, group: group, beats: b, peers: p, repair: r,
 		rpcs: make(chan raft.RPC), confirmed: map[raft.ServerID]position{},
 	}
 	t.ctx, t.cancel = context.WithCancel(b.mux.ctx)
@@ -69,6 +71,10 @@ func (t *transport) merge() {
 	for {
 		select {
 		case rpc := <-t.NetworkTransport.Consumer():
+			if t.repair.refuses(rpc.Command) {
+				refuse(rpc)
+				continue
+			}
 			select {
 			case t.rpcs <- rpc:
 			case <-t.ctx.Done():

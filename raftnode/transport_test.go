@@ -48,7 +48,7 @@ func openTransports(t *testing.T, handle func(*Mux, *beats), ids ...string) (lis
 func openTransport(m *Mux, b *beats, p *peers, group uint32) *transport {
 	return newTransport(group, raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: m.Group(group), MaxPool: 1, Timeout: time.Minute, ServerAddressProvider: addressProvider{p},
-	}), b, p)
+	}), b, p, nil)
 }
 
 // appendTo makes a call to the node b; its error comes through the channel, and resp

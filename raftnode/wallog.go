@@ -30,7 +30,7 @@ type walLog struct {
 func openWAL(dir string, votes *boltLog) (_ *walLog, err error) {
 	defer func() {
 		if p := recover(); p != nil { // its list of segments is a bbolt file
-			err = openError(dir, fmt.Errorf("wal-meta.db is damaged: %v", p))
+			err = openError(dir, asDamage(fmt.Errorf("wal-meta.db is damaged: %v", p)))
 		}
 	}()
 	if first, _ := votes.FirstIndex(); first != 0 {
@@ -38,12 +38,12 @@ func openWAL(dir string, votes *boltLog) (_ *walLog, err error) {
 	}
 	w, err := wal.Open(dir, wal.WithSegmentSize(walSegment), wal.WithLogger(hclog.NewNullLogger()))
 	if err != nil {
-		return nil, openError(dir, err)
+		return nil, openError(dir, asDamage(err))
 	}
 	g := &walLog{votes, w}
 	if err := readSizesOf(g, &g.sizes); err != nil {
 		w.Close()
-		return nil, openError(dir, fmt.Errorf("it is damaged: %w", err))
+		return nil, openError(dir, asDamage(fmt.Errorf("it is damaged: %w", err)))
 	}
 	return g, nil
 }

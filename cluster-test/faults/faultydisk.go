@@ -82,7 +82,7 @@ func (d *faultyDisk) OpenLog(group uint32) (raftnode.LogBackend, error) {
 }
 
 // OpenSnapshots implements raftnode.Disk.
-func (d *faultyDisk) OpenSnapshots(group uint32, log hclog.Logger) (raft.SnapshotStore, error) {
+func (d *faultyDisk) OpenSnapshots(group uint32, log hclog.Logger) (raftnode.Snapshots, error) {
 	s, err := d.Disk.OpenSnapshots(group, log)
 	if err != nil {
 		return nil, err
@@ -112,12 +112,12 @@ func (l *faultyLog) SetUint64(key []byte, val uint64) error {
 
 // faultySnapshots is the snapshots of a group on a faulty disk.
 type faultySnapshots struct {
-	raft.SnapshotStore
+	raftnode.Snapshots
 	disk *faultyDisk
 }
 
 func (s *faultySnapshots) Create(v raft.SnapshotVersion, index, term uint64, c raft.Configuration, ci uint64, t raft.Transport) (raft.SnapshotSink, error) {
-	sink, err := s.SnapshotStore.Create(v, index, term, c, ci, t)
+	sink, err := s.Snapshots.Create(v, index, term, c, ci, t)
 	if err != nil {
 		return nil, err
 	}

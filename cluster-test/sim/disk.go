@@ -33,6 +33,9 @@ type disk struct {
 	failing  int                        // so many writes to come fail; chance says what they leave
 	slow     time.Duration              // on top of the usual
 	stuck    time.Time                  // no write ends before
+	// bits have flipped in what is kept of a group, or of all (-1): nobody gets to
+	// read it again
+	flipped map[int64]bool
 }
 
 // logFile is what is on the disk of one log.
@@ -61,7 +64,7 @@ var (
 )
 
 func newDisk(rng *rand.Rand) *disk {
-	return &disk{rng: rng, logs: map[uint32]*logFile{}, snaps: map[uint32][]*snapshotFile{}}
+	return &disk{rng: rng, logs: map[uint32]*logFile{}, snaps: map[uint32][]*snapshotFile{}, flipped: map[int64]bool{}}
 }
 
 // change sets what is wrong with the disk.
@@ -175,13 +178,49 @@ func (m *mount) WriteIdentity(b []byte) error {
 func (m *mount) HasLog(group uint32) (bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.flipped[allGroups] {
+		return false, raftnode.ErrDamaged
+	}
 	return m.logs[group] != nil, nil
+}
+
+// allGroups stands for the file that all groups share.
+const allGroups = -1
+
+// flip changes bits in what is kept of a group, or of allGroups.
+func (d *disk) flip(group int64) { d.change(func(d *disk) { d.flipped[group] = true }) }
+
+// SetAside implements raftnode.Disk.
+func (m *mount) SetAside(groups []uint32) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case m.dead:
+		return errCrashed
+	case m.full:
+		return errDiskFull
+	}
+	if m.flipped[allGroups] {
+		clear(m.logs)
+		clear(m.flipped)
+	}
+	for _, g := range groups {
+		if f := m.logs[g]; f != nil {
+			f.first, f.last, f.entries = 0, 0, map[uint64]raft.Log{}
+		}
+		delete(m.snaps, g)
+		delete(m.flipped, int64(g))
+	}
+	return nil
 }
 
 // OpenLog implements raftnode.Disk.
 func (m *mount) OpenLog(group uint32) (raftnode.LogBackend, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.flipped[int64(group)] {
+		return nil, raftnode.ErrDamaged
+	}
 	if m.logs[group] == nil {
 		m.logs[group] = &logFile{entries: map[uint64]raft.Log{}, values: map[string][]byte{}}
 	}
@@ -306,7 +345,7 @@ func (l *openLog) GetUint64(key []byte) (v uint64, err error) {
 func (l *openLog) Close() error { return nil }
 
 // OpenSnapshots implements raftnode.Disk.
-func (m *mount) OpenSnapshots(group uint32, _ hclog.Logger) (raft.SnapshotStore, error) {
+func (m *mount) OpenSnapshots(group uint32, _ hclog.Logger) (raftnode.Snapshots, error) {
 	return &snapshotStore{m, group}, nil
 }
 
@@ -318,6 +357,12 @@ type snapshotStore struct {
 
 // snapshotsKept is what the product keeps, too.
 const snapshotsKept = 2
+
+// Mend implements raftnode.Snapshots.
+func (s *snapshotStore) Mend(_, _ uint64) error { return nil }
+
+// SetAside implements raftnode.Snapshots.
+func (s *snapshotStore) SetAside() uint64 { return 0 }
 
 // Create implements raft.SnapshotStore.
 func (s *snapshotStore) Create(version raft.SnapshotVersion, index, term uint64,

@@ -82,7 +82,10 @@ func writeShards(w io.Writer, s api.Cluster) {
 		}
 		for _, m := range sh.Members {
 			replica := m.ID
-			if !m.Voter {
+			switch {
+			case m.Repairing:
+				replica += " (no vote, repairing)"
+			case !m.Voter:
 				replica += " (no vote)"
 			}
 			if away[m.ID] { // nobody knows how far it is
