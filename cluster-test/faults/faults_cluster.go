@@ -185,7 +185,7 @@ func (w *world) votes(ctx context.Context, n *node) error {
 			return errors.New("it knows of no shards")
 		}
 		for _, g := range s.Shards {
-			if !slices.ContainsFunc(g.Members, func(m api.MemberStatus) bool { return m.ID == n.id && m.Voter }) {
+			if !slices.ContainsFunc(g.Members, func(m api.MemberStatus) bool { return m.ID == n.id && m.Voter && !m.Repairing }) {
 				return fmt.Errorf("it is no voter of shard %d", g.ID)
 			}
 		}

@@ -158,21 +158,36 @@ func strikeBitFlip(ctx context.Context, b *blow) error {
 		return err
 	}
 	p := n.process()
-	// It either ends at once, or runs on with bits that nobody looked at, be it
-	// that the others can't be reached now.
 	started, cancel := context.WithTimeout(ctx, 8*time.Second)
 	defer cancel()
 	_ = poll(started, func() error { return n.ready(started, b.operator) }, func() bool { return !p.running() })
-	if p.running() {
-		return nil // mayDamage stays used up: this node's files are not what it thinks
+	if !p.running() { // it could not be repaired, and its message asks for another node
+		output := n.logSince(from)
+		if err := saysWhy(output, file); err != nil {
+			b.violation("bit-flip: %v", err)
+		} else if !strings.Contains(output, syscall.ENOSPC.Error()) {
+			b.violation("bit-flip: %s ended, where it should have been repaired:\n%s", n.id, output)
+		}
+		if err := b.replace(ctx, n); err != nil {
+			return err
+		}
+		repaired()
+		return nil
 	}
-	if err := saysWhy(n.logSince(from), file); err != nil {
-		b.violation("bit-flip: %v", err)
-	}
-	if err := b.replace(ctx, n); err != nil {
+	// Other faults may keep its leaders from sending it all again, for as long as they
+	// last. Until then nobody else's files are damaged.
+	if err := b.votes(ctx, n); err != nil {
 		return err
 	}
-	repaired()
+	if n.running() {
+		n.mu.Lock()
+		n.damaged = ""
+		n.mu.Unlock()
+		if err := os.RemoveAll(filepath.Join(n.data(), "damaged")); err != nil { // as an operator would
+			return err
+		}
+		repaired()
+	}
 	return nil
 }
 
@@ -191,7 +206,7 @@ func saysWhy(output, file string) error {
 
 // flip changes one bit of a file of n that is in use, and tells which.
 func (b *blow) flip(n *node) (string, error) {
-	want := []string{"logs.db", "logs.db", "logs.db", "state.bin", "meta.json", "node.json"}[b.rng.IntN(6)]
+	want := []string{"logs.db", "logs.db", "logs.db", "state.bin", "meta.json", "node.json", "node.spare.json"}[b.rng.IntN(7)]
 	var files []string
 	for _, want := range []string{want, "logs.db"} { // there may be no snapshot yet
 		if len(files) > 0 {

@@ -19,6 +19,8 @@ type nemesis struct {
 
 	mend []mending // what is broken now
 	op   *caller   // the operator's requests
+
+	flipped *node // the last one whose disk was damaged
 }
 
 type mending struct {
@@ -54,6 +56,7 @@ var kinds = []fault{
 	{"stuck-disk", (*nemesis).stuckDisk},
 	{"failing-disk", (*nemesis).failingDisk},
 	{"full-disk", (*nemesis).fullDisk},
+	{"bit-flip", (*nemesis).bitFlip},
 	{"clock-jump", (*nemesis).clockJump},
 	{"clock-drift", (*nemesis).clockDrift},
 	{"new-node", (*nemesis).newNode},
@@ -373,6 +376,48 @@ func (n *nemesis) fullDisk() func() {
 	n.w.happens("the disk of %s is full", node.id)
 	node.disk.change(func(d *disk) { d.full = true })
 	return func() { node.disk.change(func(d *disk) { d.full = false }) }
+}
+
+// bitFlip damages what a node keeps of one group, or of all, while it is down. A
+// cluster bears one such node at a time: the others have to have what it had.
+func (n *nemesis) bitFlip() func() {
+	node := n.anyNode()
+	if n.flipped != nil && !n.flipped.gone && !n.flipped.isWhole(0) || !node.isWhole(3) {
+		return nil
+	}
+	n.flipped = node
+	group := int64(n.rng.IntN(n.w.shards + 1))
+	if n.rng.IntN(2) == 0 {
+		group = allGroups
+	}
+	n.w.happens("bits flip on the disk of %s, in the files of group %d", node.id, group)
+	mend := n.down(node, n.rng.IntN(2) == 0)
+	node.disk.flip(group)
+	return mend
+}
+
+// isWhole tells whether a node knows itself to be a voter of every group, with no
+// repair under way, and of each as so many voters at least that are to stay.
+func (n *node) isWhole(voters int) bool {
+	if !n.running() {
+		return false
+	}
+	shards := n.proc.srv.Cluster().Shards
+	for _, s := range shards {
+		votes, own := 0, false
+		for _, m := range s.Members {
+			for _, node := range n.w.members() {
+				if m.ID == node.id && m.Voter {
+					votes++
+				}
+			}
+			own = own || m.ID == n.id && m.Voter && !m.Repairing
+		}
+		if votes < voters || !own {
+			return false
+		}
+	}
+	return len(shards) > 0
 }
 
 // clockJump moves a boot clock back at will, or forward by more than a second:

@@ -1,0 +1,205 @@
+package clustertest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/rlstore/rlstore/api"
+	"github.com/rlstore/rlstore/client"
+)
+
+// flipBit changes one bit of the newest file that matches pattern below the node's
+// data folder, and returns its name there.
+func (n *node) flipBit(t testing.TB, pattern string, at int) string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(n.dir, pattern))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("node %s has no %s: %v", n.id, pattern, err)
+	}
+	slices.Sort(files)
+	path := files[len(files)-1]
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[at] ^= 1
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Base(path)
+}
+
+// hasSetAside tells whether the node has set a file of that name aside.
+func (n *node) hasSetAside(name string) bool {
+	found := false
+	_ = filepath.WalkDir(filepath.Join(n.dir, "damaged"), func(_ string, d fs.DirEntry, err error) error {
+		found = found || err == nil && d.Name() == name
+		return nil
+	})
+	return found
+}
+
+// voteEverywhere says which replica is no voter, or is being repaired.
+func (c *cluster) voteEverywhere() error {
+	s, err := c.nodes[0].status()
+	if err != nil {
+		return err
+	}
+	for _, shard := range s.Shards {
+		for _, m := range shard.Members {
+			if !m.Voter || m.Repairing {
+				return fmt.Errorf("%s in shard %d: %+v", m.ID, shard.ID, m)
+			}
+		}
+	}
+	return nil
+}
+
+// TestFlippedBitsOnOneNodeAreRepaired flips a bit in each kind of file of a node that
+// is down. Each time it comes back by itself, with all that it had, and votes; and at
+// the end no token was lost, and none granted twice.
+func TestFlippedBitsOnOneNodeAreRepaired(t *testing.T) {
+	c := start(t, func(n *node) { withSeams(n, snapshotsEnv+"=65536,16384") })
+	c.spread(t)
+	p := c.nodes[0].put(t, unique("flipped"), 1, year, 1_000_000)
+	h, cl := newHistory(p), c.client(t)
+	key, spent := keyIn(1, "flipped"), int64(0)
+	take := func() {
+		t.Helper()
+		for range 20 {
+			called := h.now()
+			d, err := cl.Take(context.Background(), p.Name, key, 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			h.taken(called, &d)
+			spent++
+		}
+	}
+	damaged := c.nodes[2]
+	var filler []client.Request
+	for i := range 5 {
+		filler = append(filler, client.Request{Policy: p.Name, Key: fmt.Sprintf("%s{%s}%d", strings.Repeat("x", 200), key, i), Cost: 1})
+	}
+	from := damaged.logSize()
+	eventually(t, "the node has truncated the log of shard 1 twice", func() error {
+		for range 50 {
+			if _, err := cl.TakeBatch(context.Background(), filler); err != nil {
+				return err
+			}
+		}
+		taken := 0
+		for line := range strings.Lines(damaged.logSince(t, from)) {
+			if strings.Contains(line, `msg="snapshot taken"`) && strings.Contains(line, " group=1 ") {
+				taken++
+			}
+		}
+		if taken < 2 {
+			return fmt.Errorf("it has taken %d snapshots", taken)
+		}
+		return nil
+	})
+	for _, kind := range []struct {
+		file string
+		at   int
+		log  string // what the node says of it
+	}{
+		{"node.json", 30, "its spare has taken its place"},
+		{"groups/001/snapshots/*/state.bin", 100, "has its vote again"},
+		{"groups/001/snapshots/*/meta.json", 20, "has its vote again"},
+		{"logs.db", 17, "has its vote again"},
+	} {
+		t.Run(filepath.Base(kind.file), func(t *testing.T) {
+			take()
+			damaged.kill(t)
+			name := damaged.flipBit(t, kind.file, kind.at)
+			take()
+			from := damaged.logSize()
+			damaged.start(t)
+			damaged.waitReady(t)
+			eventually(t, "it votes again", func() error {
+				if err := c.voteEverywhere(); err != nil {
+					return err
+				}
+				if log := damaged.logSince(t, from); !strings.Contains(log, kind.log) {
+					return fmt.Errorf("its log does not say that it %s", kind.log)
+				}
+				return nil
+			})
+			if !damaged.hasSetAside(name) {
+				t.Errorf("the damaged %s was not set aside", name)
+			}
+			take()
+			eventually(t, "its own copy is the others'", func() error {
+				s, err := damaged.peek(p.Name, key, "?consistency=stale")
+				if want := p.Limits[0].Burst - spent; err == nil && s.Remaining != want {
+					err = fmt.Errorf("%d tokens left, want %d", s.Remaining, want)
+				}
+				return err
+			})
+		})
+	}
+	// Its word counts again: without another one, shards are decided by it.
+	c.nodes[0].kill(t)
+	take()
+	c.startAll(t)
+	c.mustHaveSpent(t, h, p, key, spent)
+}
+
+// TestFlippedBitsOnEveryNode: if no majority is whole, nothing is decided and nothing
+// deleted, the nodes say why, and whole copies are the way back.
+func TestFlippedBitsOnEveryNode(t *testing.T) {
+	c := start(t, nil)
+	p := c.hundred(t, "flipped")
+	for i, n := range c.nodes {
+		n.mustTake(t, api.TakeRequest{Policy: p.Name, Key: "k", Cost: cost(int64(10 + i))})
+	}
+	for _, n := range c.nodes {
+		n.kill(t)
+	}
+	for _, n := range c.nodes {
+		if err := os.CopyFS(n.dir+".backup", os.DirFS(n.dir)); err != nil {
+			t.Fatal(err)
+		}
+		n.flipBit(t, "logs.db", 17)
+		n.start(t)
+	}
+	eventually(t, "every node says that nobody can help", func() error {
+		for _, n := range c.nodes {
+			err := n.ready()
+			if err == nil {
+				t.Fatalf("%s is ready, without anything", n.id)
+			}
+			if !n.running() {
+				t.Fatal(err)
+			}
+			if !strings.Contains(err.Error(), "shard-1 failed: its files here were damaged and are set aside, and no leader is known") {
+				return err
+			}
+		}
+		return nil
+	})
+	var problem *api.Problem
+	if _, err := c.nodes[0].take(api.TakeRequest{Policy: p.Name, Key: "k"}); !errors.As(err, &problem) || problem.Outcome != api.NotApplied {
+		t.Errorf("a take: %v", err)
+	}
+	for _, n := range c.nodes {
+		if !n.hasSetAside("logs.db") {
+			t.Errorf("%s did not keep what was damaged", n.id)
+		}
+		n.kill(t)
+		mustRename(t, n.dir, n.dir+".damaged")
+		mustRename(t, n.dir+".backup", n.dir)
+	}
+	c.startAll(t)
+	if s := c.nodes[0].mustPeek(t, p.Name, "k"); s.Remaining != 67 {
+		t.Errorf("%d tokens left, want 67", s.Remaining)
+	}
+}
