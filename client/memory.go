@@ -282,12 +282,15 @@ func (m *memory) wake(at int64) {
 
 func (m *memory) tick() {
 	m.mu.Lock()
-	closed := m.closed
 	m.stop = nil
-	m.mu.Unlock()
-	if !closed {
-		m.table.Tick(m.now())
+	if m.closed {
+		m.mu.Unlock()
+		return
 	}
+	m.c.running.Add(1)
+	m.mu.Unlock()
+	defer m.c.running.Done()
+	m.table.Tick(m.now())
 }
 
 // send carries an ask in the lane of its key. If the client is closed, or its

@@ -53,7 +53,7 @@ func (b *bucket) take(now, cost int64) Outcome {
 	if out, ok := b.front.take(now, cost); ok {
 		return out
 	}
-	return b.deny(now, cost).outcome(now)
+	return b.deny(now, cost).outcome(now, cost)
 }
 
 // collect moves what was spent from the pot into the levels, as of now. b.mu is
@@ -70,6 +70,7 @@ func (b *bucket) collect(now int64) {
 		b.lim[i].charge(l, now, spent)
 	}
 	b.at = now
+	b.front.denial.Store(nil) // it holds for the pot that was
 	b.spent += spent
 	b.used = b.used || spent > 0
 }
@@ -101,10 +102,19 @@ func (b *bucket) offer(now int64) {
 		}
 	} else {
 		p.resetAt = now + v.wait(l, now, l.Burst)
-		p.perToken = min(l.Per/l.Rate, forever/l.Burst)
+		p.perToken = perToken(l)
 	}
 	p.tokens.Store(least)
 	b.front.pot.Store(p)
+}
+
+// perToken is the nanoseconds in which a token comes, rounded up; 0 of a window,
+// where they come together.
+func perToken(l *api.LimitInfo) int64 {
+	if isWindow(l) {
+		return 0
+	}
+	return min((l.Per+l.Rate-1)/l.Rate, forever/l.Burst)
 }
 
 // tighter tells whether limit i has fewer tokens than limit j, each relative to
@@ -116,7 +126,7 @@ func (b *bucket) tighter(i, j int) bool {
 
 // deny remembers that a take of cost does not pass now.
 func (b *bucket) deny(now, cost int64) *denial {
-	d := &denial{cost: cost, told: b.told}
+	d := &denial{cost: cost, exact: true, pot: b.front.pot.Load(), told: b.told}
 	longest := int64(-1)
 	for i := range b.lim {
 		l, v := &b.told.Set.Limits[i], &b.lim[i]
@@ -126,8 +136,7 @@ func (b *bucket) deny(now, cost int64) *denial {
 		}
 	}
 	d.retryAt = now + longest
-	// No longer than a pot: the smaller take that comes next may pass, and what
-	// it spends is not in d.
+	// No longer than a pot, so that the next sync hears of those who come.
 	d.until = min(d.retryAt, now+potLife)
 	b.front.denial.Store(d)
 	return d
@@ -161,7 +170,6 @@ func (b *bucket) tell(now int64, told *Told) {
 		b.lim[i].told(l, now, told.Values[i])
 		b.lim[i].charge(l, now, b.spent)
 	}
-	b.front.denial.Store(nil)
 }
 
 // refund gives back what was spent here and not yet charged in the store.
@@ -176,7 +184,6 @@ func (b *bucket) refund(now, tokens int64) bool {
 	for i := range b.lim {
 		b.lim[i].refund(&b.told.Set.Limits[i], tokens)
 	}
-	b.front.denial.Store(nil)
 	return true
 }
 
@@ -197,7 +204,6 @@ func (b *bucket) end(now int64) (spent int64) {
 	defer b.mu.Unlock()
 	b.collect(now)
 	spent, b.spent, b.ended = b.spent, 0, true
-	b.front.denial.Store(nil)
 	return spent
 }
 

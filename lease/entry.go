@@ -88,8 +88,8 @@ func (e *Entry) Take(now, cost int64) Outcome {
 			return p.allowed(now, left)
 		}
 	}
-	if d := e.denial.Load(); d != nil && d.covers(now, cost) {
-		return d.outcome(now)
+	if d := e.denied(now, cost); d != nil {
+		return d.outcome(now, cost)
 	}
 	switch e.mode {
 	case api.Soft:

@@ -189,7 +189,8 @@ func (e *Entry) refuse(now int64, a *Ask) {
 	retry := max(1, nanos(v.RetryAfter))
 	e.denial.Store(&denial{
 		cost: a.need, told: a.told, binding: a.told.Binding, left: v.Remaining,
-		retryAt: now + retry, until: now + min(retry, longestDenial),
+		perToken: perToken(&a.told.Set.Limits[a.told.Binding]),
+		retryAt:  now + retry, until: now + min(retry, longestDenial),
 		resetAt: now + nanos(v.ResetAfter),
 	})
 }

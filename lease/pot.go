@@ -69,16 +69,22 @@ func (p *pot) spent() int64 { return p.granted - max(0, p.tokens.Load()) }
 // close ends the pot, once, and returns the tokens that were spent from it.
 func (p *pot) close() (spent int64) { return p.granted - p.tokens.Swap(closed) }
 
-// denial is a refusal that is remembered: takes of cost and more need not ask
-// before until.
+// denial is a refusal that is remembered: takes of cost need not ask before until.
+//
+// In a bucket of this process, where asking costs little, that holds as long as
+// nothing is spent. Where the store is to be asked, it holds for larger takes too,
+// which are told to wait perToken nanoseconds longer for each token.
 type denial struct {
-	cost    int64
-	until   int64
-	retryAt int64 // when a take of cost may pass
-	resetAt int64
-	left    int64
-	binding int
-	told    *Told
+	cost     int64
+	exact    bool // it is of this process
+	pot      *pot // then: what lay in front, of which nothing was spent; or nil
+	until    int64
+	retryAt  int64 // when a take of cost may pass
+	perToken int64
+	resetAt  int64
+	left     int64
+	binding  int
+	told     *Told
 }
 
 // front is what most takes meet: a pot, and the last denial. Either may be nil.
@@ -95,13 +101,24 @@ func (p *pot) allowed(now, left int64) Outcome {
 	}
 }
 
-// covers tells whether the denial holds for a take.
-func (d *denial) covers(now, cost int64) bool { return now < d.until && cost >= d.cost }
+// denied is the denial that holds for a take, or nil.
+func (f *front) denied(now, cost int64) *denial {
+	d := f.denial.Load()
+	switch {
+	case d == nil || now >= d.until || cost < d.cost:
+		return nil
+	case !d.exact:
+		return d
+	case cost != d.cost || d.pot != f.pot.Load() || d.pot != nil && d.pot.tokens.Load() != d.pot.granted:
+		return nil
+	}
+	return d
+}
 
-func (d *denial) outcome(now int64) Outcome {
+func (d *denial) outcome(now, cost int64) Outcome {
 	return Outcome{
 		Verdict: Denied, Binding: d.binding, Told: d.told, Left: d.left,
-		RetryAfter: max(1, d.retryAt-now), ResetAfter: max(1, d.resetAt-now),
+		RetryAfter: max(1, d.retryAt-now) + (cost-d.cost)*d.perToken, ResetAfter: max(1, d.resetAt-now),
 	}
 }
 
@@ -112,8 +129,8 @@ func (f *front) take(now, cost int64) (out Outcome, ok bool) {
 			return p.allowed(now, left), true
 		}
 	}
-	if d := f.denial.Load(); d != nil && d.covers(now, cost) {
-		return d.outcome(now), true
+	if d := f.denied(now, cost); d != nil {
+		return d.outcome(now, cost), true
 	}
 	return Outcome{}, false
 }

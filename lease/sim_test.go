@@ -405,7 +405,7 @@ func leasedSet(rate, burst int64) api.SetInfo {
 // passes than burst and rate allow.
 func TestNothingIsSpentTwice(t *testing.T) {
 	first := uint64(time.Now().UnixNano())
-	for seed := first; seed < first+4; seed++ {
+	for seed := first; seed < first+2; seed++ {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 0))
 			w := newWorld(t, seed, leasedSet(200+rng.Int64N(20_000), 100+rng.Int64N(5000)))
@@ -420,7 +420,7 @@ func TestNothingIsSpentTwice(t *testing.T) {
 				pause := 1 + rng.Int64N(second/2)
 				var work func()
 				work = func() {
-					if p.dead || w.now > 12*second {
+					if p.dead || w.now > 8*second {
 						return
 					}
 					for range 1 + rng.IntN(5) {
@@ -441,14 +441,14 @@ func TestNothingIsSpentTwice(t *testing.T) {
 				}
 				w.after(rng.Int64N(second), work)
 			}
-			w.run(12 * second)
+			w.run(8 * second)
 			for _, p := range peers {
 				if !p.dead {
 					p.cut, p.lossy = false, false
 					p.table.Close(p.now())
 				}
 			}
-			w.run(20 * second)
+			w.run(16 * second)
 			w.store.advance(w.now)
 			w.store.balance()
 			if w.store.outstanding != 0 {
@@ -461,7 +461,7 @@ func TestNothingIsSpentTwice(t *testing.T) {
 				t.Errorf("admitted %d, returned %d, expired %d: the test tests little", w.meter.total, w.store.returned, w.store.expired)
 			}
 			t.Logf("admitted %d of %d; leases: charged %d, spent %d, returned %d, expired %d", w.meter.total,
-				w.store.burst+w.store.rate*12, w.store.charged, w.store.spent, w.store.returned, w.store.expired)
+				w.store.burst+w.store.rate*8, w.store.charged, w.store.spent, w.store.returned, w.store.expired)
 		})
 	}
 }
