@@ -345,6 +345,31 @@ func TestPolicyEditsAreSeen(t *testing.T) {
 	})
 }
 
+// TestADeletedPolicyIsMissedWhenTheLeaseIsOver: what is leased is charged, and may
+// be spent; then there is no such policy.
+func TestADeletedPolicyIsMissedWhenTheLeaseIsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := rltest.New(t, modes, rltest.Running())
+		defer store.Close()
+		c := store.Client()
+		warm(t, c, "small")
+		if err := c.DeletePolicy(t.Context(), "small"); err != nil {
+			t.Fatal(err)
+		}
+		for began := time.Now(); ; time.Sleep(50 * time.Millisecond) {
+			d, err := c.Take(t.Context(), "small", "k", 1)
+			switch {
+			case errors.Is(err, client.ErrUnknownPolicy):
+				return
+			case err != nil || d.Source != "lease":
+				t.Fatalf("%+v, %v", d, err)
+			case time.Since(began) > 5*time.Second:
+				t.Fatalf("after a lease's life: %+v", d)
+			}
+		}
+	})
+}
+
 // TestLimiterOverALease: Allow, Wait and Reserve spend from it, and wait in the
 // store when it is dry.
 func TestLimiterOverALease(t *testing.T) {
