@@ -203,10 +203,10 @@ func (m *Buckets) recall(id string, hash, print uint64) (found bool, e opError) 
 		return false, opError{api.RequestIDReused, "the request_id " + id + " was used for another operation, policy, key or cost"}
 	}
 	s := m.sets.get(binary.LittleEndian.Uint32(rec))
-	if s == nil {
-		return false, opError{api.Internal, "the remembered result refers to unknown limits"}
+	// What can't be is never taken for a new request: that would charge twice.
+	if s == nil || decodeRemembered(rec, &m.res) == 0 || len(m.res.Limits) != len(s.limits) || m.res.Binding >= len(s.limits) {
+		return false, opError{api.Internal, "what is remembered of the request_id " + id + " is damaged; nothing was applied now"}
 	}
-	decodeRemembered(rec, &m.res)
 	m.res.Set = m.reply.index(s)
 	return true, opError{}
 }

@@ -165,3 +165,29 @@ func TestAnImpossibleBucketStartsAfresh(t *testing.T) {
 		}
 	}
 }
+
+// TestADamagedMemoryOfARequestIDChargesNothing: what a repetition finds is its first
+// answer, or that there is none any more; never a second charge.
+func TestADamagedMemoryOfARequestIDChargesNothing(t *testing.T) {
+	set := testSet("p", 1, 1, second, 5)
+	op := api.Op{Kind: api.Take, Key: "k", Cost: 2, RequestID: "id"}
+	const fields = dedupHead + 1 + len("id") // status, the limit that binds, how many
+	for name, damage := range map[string]func(rec []byte){
+		"a set that is not there":   func(rec []byte) { binary.LittleEndian.PutUint32(rec, 99) },
+		"another number of limits":  func(rec []byte) { rec[fields+2] = 0 },
+		"more limits than it holds": func(rec []byte) { rec[fields+2] = 200 },
+		"a limit that is not there": func(rec []byte) { rec[fields+1] = 1 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			r.one(1, set, op)
+			damage(r.m.dedup.chunks[0])
+			if res := r.one(1, set, op); res.Status != api.StatusError || res.Code != api.Internal {
+				t.Errorf("got %+v", res)
+			}
+			if res := r.one(1, set, api.Op{Kind: api.Peek, Key: "k"}); res.Limits[0].Remaining != 3 {
+				t.Errorf("%d tokens are left, want 3", res.Limits[0].Remaining)
+			}
+		})
+	}
+}
