@@ -155,20 +155,36 @@ func (b *bucket) full(now int64) bool {
 	return true
 }
 
-// tell takes over what the store says of the bucket as of now. What was spent
-// here and not yet charged there is taken off.
-func (b *bucket) tell(now int64, told *Told) {
+// tell takes over what the store says of the bucket: how it stood at some time from
+// asked to now. What was spent here and not yet charged there is taken off.
+//
+// So the bucket has what was told at least, and at most what may have flowed in
+// since it was asked for as well. What is reckoned here stands if it lies between:
+// where nobody else spends, it is exact, however slow the answers are.
+func (b *bucket) tell(now, asked int64, told *Told) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.collect(now)
-	if len(b.lim) != len(told.Set.Limits) || b.told.Set.Revision != told.Set.Revision {
+	anew := len(b.lim) != len(told.Set.Limits) || b.told.Set.Revision != told.Set.Revision
+	if anew {
 		b.lim = make([]level, len(told.Set.Limits))
 	}
 	b.told = told
 	for i := range b.lim {
-		l := &told.Set.Limits[i]
-		b.lim[i].told(l, now, told.Values[i])
-		b.lim[i].charge(l, now, b.spent)
+		l, here := &told.Set.Limits[i], b.lim[i]
+		v := &b.lim[i]
+		v.told(l, now, told.Values[i])
+		v.charge(l, now, b.spent)
+		if anew || isWindow(l) || !v.less(here) {
+			continue
+		}
+		least := *v
+		if v.refill(l, uint64(max(0, now-asked))); here.less(*v) {
+			*v = here
+		}
+		if v.less(least) {
+			*v = least
+		}
 	}
 }
 

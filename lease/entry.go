@@ -173,7 +173,7 @@ func (e *Entry) hear(now int64, told *Told) {
 		e.local = newBucket(&e.spare, told, now)
 	}
 	e.local.takeSpent(now) // that is nobody's to charge
-	e.local.tell(now, told)
+	e.local.tell(now, now, told)
 }
 
 // end takes the entry out of service, and gives back what it holds. e.mu is held.

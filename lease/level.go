@@ -71,6 +71,11 @@ func (v *level) refill(l *api.LimitInfo, dt uint64) {
 	v.tokens, v.frac = v.tokens+int64(tokens), frac
 }
 
+// less tells whether v has less than w, of the same token bucket.
+func (v level) less(w level) bool {
+	return v.tokens < w.tokens || v.tokens == w.tokens && v.frac < w.frac
+}
+
 // charge takes tokens out, into debt if need be.
 func (v *level) charge(l *api.LimitInfo, now, tokens int64) {
 	if tokens > 0 && v.end == 0 && isWindow(l) {

@@ -78,7 +78,7 @@ func TestALocalWindow(t *testing.T) {
 		told := table.freshTold(set)
 		told.Values = []api.LimitValues{v}
 		b.takeSpent(now)
-		b.tell(now, told)
+		b.tell(now, now, told)
 	}
 	start := 5 * second
 	for _, step := range []struct {

@@ -5,10 +5,27 @@ import "github.com/rlstore/rlstore/api"
 // The soft mode: a bucket of this process decides, and now and then what it has
 // spent is charged in the store, which answers how the bucket of all stands.
 
-// interval is the nanoseconds between two syncs.
-func (e *Entry) interval() int64 { return e.told.Set.SyncInterval * 1_000_000 }
+// The store charges what was spent since the last sync at once. If its bucket was
+// full until then, what would have flowed in meanwhile is lost: what flows in during
+// an interval, once each time that a full bucket is emptied. It would be lost over and
+// over again if more flowed in than the burst, so an interval is no longer than half
+// the burst takes to flow in.
 
-// quietSyncs is how many intervals without a take end an entry.
+// interval is the nanoseconds between two syncs. e.mu is held.
+func (e *Entry) interval() int64 {
+	d := e.told.Set.SyncInterval * 1_000_000
+	for i := range e.told.Set.Limits {
+		if l := &e.told.Set.Limits[i]; !isWindow(l) {
+			d = min(d, max(shortestSync, l.Burst*perToken(l)/2))
+		}
+	}
+	return d
+}
+
+// shortestSync bounds how often a small bucket syncs.
+const shortestSync = 10_000_000
+
+// quietSyncs is how many of the policy's intervals without a take end an entry.
 const quietSyncs = 10
 
 // lookSoft asks for a sync if somebody came since the last one, and returns when
@@ -22,7 +39,7 @@ func (e *Entry) lookSoft(now int64) int64 {
 	case used:
 		e.usedAt = now
 		e.sync(now, spent)
-	case now-e.usedAt >= quietSyncs*e.interval():
+	case now-e.usedAt >= quietSyncs*e.told.Set.SyncInterval*1_000_000:
 		e.end(now)
 		return 0
 	}
@@ -61,7 +78,7 @@ func (e *Entry) synced(now int64, a *Ask) {
 	default:
 		e.hear(now, a.told)
 		if !e.gone {
-			e.soft.tell(now, a.told)
+			e.soft.tell(now, a.made, a.told)
 		}
 	}
 }

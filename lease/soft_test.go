@@ -150,3 +150,27 @@ func TestDebtIsWaitedFor(t *testing.T) {
 		t.Errorf("the debt of 5 seconds is paid after %v", time.Duration(w.now))
 	}
 }
+
+// TestSoftAloneFallsLittleShort: a single instance never passes more than the limit
+// allows, and no less but for what flows in during one interval of syncs, here of a
+// tenth of a second; however slow the answers are.
+func TestSoftAloneFallsLittleShort(t *testing.T) {
+	for _, delay := range []int64{1_000_000, 45_000_000} {
+		w := newWorld(t, 1, softSet(1000, 200))
+		p := w.peer()
+		p.delay = delay
+		p.known()
+		var work func()
+		work = func() {
+			p.take(1)
+			if w.now < 20*second {
+				w.after(300_000, work)
+			}
+		}
+		w.after(0, work)
+		w.run(20 * second)
+		if most := int64(20*1000 + 200); w.meter.excess > 0 || p.spent < most-120 {
+			t.Errorf("with answers within %v %d pass of %d, %d too many", time.Duration(2*delay), p.spent, most, w.meter.excess)
+		}
+	}
+}

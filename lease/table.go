@@ -125,7 +125,7 @@ func (t *Table) Put(now int64, policy, key string, set *api.SetInfo, res *api.Re
 	case api.Soft:
 		e.soft = newBucket(&e.front, e.told, now)
 		if res != nil {
-			e.soft.tell(now, e.told)
+			e.soft.tell(now, now, e.told)
 		}
 		// So that those who begin together do not sync together.
 		look = now + 1 + int64(t.cfg.Random()%uint64(e.interval()))
