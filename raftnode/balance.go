@@ -29,10 +29,16 @@ func (n *Node) balance(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-n.elected: // a drained node hands over at once
+			if n.isDraining() {
+				n.standAside(ctx, true)
+			}
+			continue
 		case <-tick.C:
 		}
 		n.promote(ctx)
 		if n.isDraining() {
+			n.standAside(ctx, true)
 			continue
 		}
 		for _, g := range n.groupList() {
@@ -205,39 +211,16 @@ func (n *Node) ready(id string, groups []*group) bool {
 // Drain hands every leadership to a caught-up peer and takes none again; new
 // takes are sent on to the new leaders. It returns once this node leads
 // nothing, when nobody is left to take over, or when ctx ends.
-func (n *Node) Drain(ctx context.Context) error {
+func (n *Node) Drain(ctx context.Context) error { return n.drain(ctx, false) }
+
+// drain is Drain, for a node that stays or goes.
+func (n *Node) drain(ctx context.Context, stays bool) error {
 	n.draining.Add(1)
 	n.probeOnce(ctx) // tell the peers, so that none hands a leadership to us
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		left, hopeless := 0, 0
-		for _, g := range n.groupList() {
-			if g.raft.State() != raft.Leader {
-				continue
-			}
-			voters := voterIDs(g)
-			if len(voters) == 1 && voters[0] == n.cfg.NodeID {
-				if g.coalescer != nil {
-					_ = g.coalescer.quiesce(ctx)
-				}
-				continue // nobody to hand it to
-			}
-			left++
-			successors := n.successors(voters)
-			if len(successors) == 0 {
-				hopeless++
-			}
-			for _, id := range successors {
-				if n.isCaughtUp(id, g) {
-					if err := n.handOver(ctx, g, id); err == nil {
-						break
-					} else {
-						g.log.Debug("could not hand the leadership over; trying again", "to", id, "error", err)
-					}
-				}
-			}
-		}
+		left, hopeless := n.standAside(ctx, stays)
 		switch {
 		case left == 0:
 			return nil
@@ -252,9 +235,45 @@ func (n *Node) Drain(ctx context.Context) error {
 	}
 }
 
+// standAside hands what this node leads to caught-up peers, once. It returns how many
+// groups it led, and of how many of them no peer answers and stays. Of a group that
+// has no other voter, a node that goes finishes the entries in flight, and does not
+// count it: nobody else can have it.
+func (n *Node) standAside(ctx context.Context, stays bool) (left, hopeless int) {
+	for _, g := range n.groupList() {
+		if g.raft.State() != raft.Leader {
+			continue
+		}
+		voters := voterIDs(g)
+		if !stays && len(voters) == 1 && voters[0] == n.cfg.NodeID {
+			if g.coalescer != nil {
+				_ = g.coalescer.quiesce(ctx)
+			}
+			continue
+		}
+		left++
+		successors := n.successors(voters)
+		if len(successors) == 0 {
+			hopeless++
+		}
+		for _, id := range successors {
+			if n.isCaughtUp(id, g) {
+				if err := n.handOver(ctx, g, id); err == nil {
+					break
+				} else {
+					g.log.Debug("could not hand the leadership over; trying again", "to", id, "error", err)
+				}
+			}
+		}
+	}
+	return left, hopeless
+}
+
 // StandDown is Drain for a node that stays up: it goes on answering, forwarding and
 // replicating, and leads nothing, until it is restarted. It is refused, and the node
-// leads on, where nobody else could lead. Its errors are *api.Problem.
+// leads on, where nobody else could lead. If it is elected later, since the others had
+// failed, it hands over again as soon as one of them can lead. Its errors are
+// *api.Problem.
 func (n *Node) StandDown(ctx context.Context) error {
 	if _, err := n.group(0); err != nil {
 		return err
@@ -264,7 +283,7 @@ func (n *Node) StandDown(ctx context.Context) error {
 			return api.NewProblem(api.Conflict, "nobody could lead %s without node %s: no other voter of it answers and stays", g, n.cfg.NodeID)
 		}
 	}
-	if err := n.Drain(ctx); err != nil {
+	if err := n.drain(ctx, true); err != nil {
 		n.draining.Add(-1) // balance brings back what was handed over
 		return api.NewProblem(api.Conflict, "node %s leads on: %v", n.cfg.NodeID, err)
 	}

@@ -317,6 +317,10 @@ func (g *group) lead(ctx context.Context, n *Node) {
 				// A reign that ended meanwhile has been closed by follow, which
 				// waits for this goroutine first and closes again.
 				g.log.Info("leading", "term", g.raft.CurrentTerm())
+				select {
+				case n.elected <- struct{}{}:
+				default:
+				}
 			}
 			return
 		}

@@ -120,6 +120,7 @@ type Node struct {
 	groups   atomic.Pointer[[]*group] // by id; nil before the node belongs to a cluster
 	formed   chan struct{}            // closed when groups is set
 	applied  chan struct{}            // capacity 1: the catalog has applied an entry
+	elected  chan struct{}            // capacity 1: this node leads a group more
 	waiters  catalogWaiters
 	current  atomic.Bool  // see CatalogCurrent
 	draining atomic.Int32 // how many reasons there are to lead nothing; see Drain and StandDown
@@ -184,7 +185,7 @@ func Open(cfg Config) (_ *Node, err error) {
 		cfg: cfg, log: cfg.Logger.With("node", cfg.NodeID), disk: disk, id: id,
 		peers: newPeers(id.Members), steady: NewSteady(cfg.Clock),
 		metrics: metrics, catalog: fsm.NewCatalog(),
-		formed: make(chan struct{}), applied: make(chan struct{}, 1),
+		formed: make(chan struct{}), applied: make(chan struct{}, 1), elected: make(chan struct{}, 1),
 	}
 	n.said.Store(id.said())
 	n.peers.put(n.self()) // Raft looks its own address up, too

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"github.com/rlstore/rlstore/api"
 	"github.com/rlstore/rlstore/fsm"
 )
@@ -369,6 +371,37 @@ func TestTheLastNodeThatCouldLeadDoesNotStandDown(t *testing.T) {
 	if last.isDraining() {
 		t.Error("the last one is draining after it was refused")
 	}
+	c.mustTake(1)
+}
+
+// A drained node that is elected, as it may be while the others are away, hands over
+// again.
+func TestADrainedNodeDoesNotGoOnLeading(t *testing.T) {
+	c := startCluster(t, 3)
+	_, drained := c.leader(1)
+	eventually(t, "a node stands down", func() bool { return drained.StandDown(request(t)) == nil })
+	term := uint64(0)
+	eventually(t, "it is elected", func() bool {
+		_, leader := c.leader(1)
+		g := leader.groupList()[1]
+		term = g.raft.CurrentTerm()
+		return leader != drained && await(request(t), g.raft.LeadershipTransferToServer(raft.ServerID(drained.NodeID()), raft.ServerAddress(drained.cfg.RaftAdvertise))) == nil
+	})
+	eventually(t, "another one leads again", func() bool {
+		_, leader := c.leader(1)
+		return leader != drained && leader.groupList()[1].raft.CurrentTerm() > term+1
+	})
+	c.mustTake(1)
+}
+
+// What makes a node the last voter while it stands down leaves it leading, and open.
+func TestTheOnlyVoterThatStandsDownDecidesOn(t *testing.T) {
+	c := startCluster(t, 1)
+	n := c.nodes[0]
+	if err := n.drain(request(t), true); err == nil {
+		t.Error("it has handed over to nobody")
+	}
+	n.draining.Add(-1)
 	c.mustTake(1)
 }
 
