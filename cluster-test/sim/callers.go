@@ -27,6 +27,8 @@ type caller struct {
 	rng  *rand.Rand
 	cl   *client.Client
 	http *http.Client
+
+	leases []lent // given, and not ended yet
 }
 
 // width is how many numbers of [check.Op.Client] a caller has: one for each
@@ -49,6 +51,8 @@ func (c *caller) run(ctx context.Context) {
 			c.peek()
 		case k < 58:
 			c.reset()
+		case k < 68:
+			c.lease()
 		case k < 92:
 			c.post(true)
 		default:
@@ -312,7 +316,7 @@ func (c *caller) call(method, node, path string, body []byte, header http.Header
 	if header != nil {
 		req.Header = header
 	}
-	if body != nil {
+	if body != nil && req.Header.Get("Content-Type") == "" {
 		req.Header.Set("Content-Type", api.MediaJSON)
 	}
 	resp, err := c.http.Do(req)
@@ -334,7 +338,12 @@ func (c *caller) call(method, node, path string, body []byte, header http.Header
 			return fmt.Errorf("%s %s: status %d: %.200q", method, path, resp.StatusCode, answer)
 		}
 		return &p
-	case out == nil:
+	}
+	switch out := out.(type) {
+	case nil:
+		return nil
+	case *[]byte:
+		*out = answer
 		return nil
 	}
 	return json.Unmarshal(answer, out)

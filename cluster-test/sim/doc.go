@@ -12,7 +12,8 @@
 //   - the boot clocks, which drift and jump (clock.go);
 //   - all other time, by testing/synctest: half a minute passes in half a second.
 //
-// The faults are in nemesis.go, the callers in callers.go. Afterwards the
+// The faults are in nemesis.go, the callers in callers.go, their leases in
+// lessee.go. Afterwards the
 // history goes through package check together with what each node has applied,
 // and each snapshot on each disk is held against a replay of the log.
 //
