@@ -139,7 +139,8 @@ func TestManyGoroutinesShareALease(t *testing.T) {
 		}
 	}
 	wg.Wait()
-	if n := allowed.Load(); n != 100 {
+	// A client that was denied does not hear of what others give back after that.
+	if n := allowed.Load(); n > 100 || n < 80 {
 		t.Errorf("%d passed, of 100", n)
 	}
 	if n := fromStore.Load(); n > 3*8*3 {
@@ -150,25 +151,28 @@ func TestManyGoroutinesShareALease(t *testing.T) {
 // TestCloseGivesBack: a lease and what a soft bucket has spent reach the store when
 // the client is closed, and nothing is decided after that.
 func TestCloseGivesBack(t *testing.T) {
-	store := rltest.New(t, modes+"\n---\nname: sometimes\nlimits: [{rate: 100, per: 1s}]\nmode: soft\n")
-	c, other := store.Client(), store.Client()
-	for range 10 {
-		for _, policy := range []string{"small", "sometimes"} {
-			if d, err := c.Take(t.Context(), policy, "k", 1); err != nil || !d.Allowed {
-				t.Fatalf("%+v, %v", d, err)
+	synctest.Test(t, func(t *testing.T) {
+		store := rltest.New(t, modes+"\n---\nname: sometimes\nlimits: [{rate: 100, per: 1s}]\nmode: soft\n")
+		defer store.Close()
+		c, other := store.Client(), store.Client()
+		for range 10 {
+			for _, policy := range []string{"small", "sometimes"} {
+				if d, err := c.Take(t.Context(), policy, "k", 1); err != nil || !d.Allowed {
+					t.Fatalf("%+v, %v", d, err)
+				}
 			}
 		}
-	}
-	c.Close()
-	for _, policy := range []string{"small", "sometimes"} {
-		s, err := other.Peek(t.Context(), policy, "k")
-		if err != nil || s.Remaining != 90 {
-			t.Errorf("the store has %d left of policy %s, %v", s.Remaining, policy, err)
+		c.Close()
+		for _, policy := range []string{"small", "sometimes"} {
+			s, err := other.Peek(t.Context(), policy, "k")
+			if err != nil || s.Remaining != 90 {
+				t.Errorf("the store has %d left of policy %s, %v", s.Remaining, policy, err)
+			}
+			if _, err := c.Take(t.Context(), policy, "k", 1); !errors.Is(err, client.ErrClosed) {
+				t.Errorf("a closed client: %v", err)
+			}
 		}
-		if _, err := c.Take(t.Context(), policy, "k", 1); !errors.Is(err, client.ErrClosed) {
-			t.Errorf("a closed client: %v", err)
-		}
-	}
+	})
 }
 
 // TestCloseDoesNotWaitForever: for a store that is away, it waits a second.

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/dunglas/httpsfv"
@@ -208,19 +209,22 @@ func TestADenialMayBeAnsweredOtherwise(t *testing.T) {
 // TestThePolicysRuleComesFirst: what its on_unavailable lets pass passes, without
 // limits that nobody counted.
 func TestThePolicysRuleComesFirst(t *testing.T) {
-	s := rltest.New(t, policies+"\n---\nname: public\nlimits: [{rate: 2, per: 1s}]\non_unavailable: open\n")
-	h := rlhttp.New(s.Client(client.WithTimeout(100*time.Millisecond)), "public")(hello)
-	r := get(h)
-	status(t, r, 200)
-	if field(r.Header, "RateLimit") == nil {
-		t.Errorf("%v", r.Header)
-	}
-	s.SetOutage(rltest.NoLeader)
-	for range 5 {
-		r = get(h)
+	synctest.Test(t, func(t *testing.T) {
+		s := rltest.New(t, policies+"\n---\nname: public\nlimits: [{rate: 2, per: 1s}]\non_unavailable: open\n", rltest.Running())
+		defer s.Close()
+		h := rlhttp.New(s.Client(client.WithTimeout(time.Second)), "public")(hello)
+		r := get(h)
 		status(t, r, 200)
-		if field(r.Header, "RateLimit") != nil || field(r.Header, "RateLimit-Policy") != nil {
+		if field(r.Header, "RateLimit") == nil {
 			t.Errorf("%v", r.Header)
 		}
-	}
+		s.SetOutage(rltest.NoLeader)
+		for range 5 {
+			r = get(h)
+			status(t, r, 200)
+			if field(r.Header, "RateLimit") != nil || field(r.Header, "RateLimit-Policy") != nil {
+				t.Errorf("%v", r.Header)
+			}
+		}
+	})
 }

@@ -67,7 +67,7 @@ func TestLeasesGoByTheStoresTime(t *testing.T) {
 			t.Fatalf("%+v", d)
 		}
 	}
-	if allowed != 100 || sources["lease"] < 250 {
+	if allowed > 100 || allowed < 80 || sources["lease"] < 250 {
 		t.Errorf("allowed %d of 100; sources %v", allowed, sources)
 	}
 	store.Advance(500 * time.Millisecond)
