@@ -77,16 +77,16 @@ func (s *spender) carrying() bool {
 }
 
 // entry returns the entry of a key, and makes one if it can; else nil.
-func (s *spender) entry(now int64, set *policy.Set, key string) *lease.Entry {
-	e := s.table.Get(set.Policy, key)
+func (s *spender) entry(now int64, set *policy.Set, key string) (e *lease.Entry, made bool) {
+	e = s.table.Get(set.Policy, key)
 	switch {
 	case e == nil:
-		return s.table.Put(now, set.Policy, key, &set.SetInfo, nil)
+		return s.table.Put(now, set.Policy, key, &set.SetInfo, nil), true
 	case e.Mode() != set.Mode:
 		e.Learn(now, &set.SetInfo, &api.Result{}) // so it ends, and makes room
-		return nil
+		return nil, false
 	}
-	return e
+	return e, false
 }
 
 // spend decides the takes that are marked local from memory, and takes the mark
@@ -109,9 +109,9 @@ func (l *Limiter) spend(ctx context.Context, pl *plan, sets []*policy.Set) {
 		if set == nil {
 			set = sets[op.Policy]
 		}
-		e := l.spender.entry(now, set, op.Key)
-		if e == nil {
-			it.local = false
+		e, made := l.spender.entry(now, set, op.Key)
+		if e == nil || made && set.Mode == api.Leased {
+			it.local = false // the first is cheaper without a lease, and may be the last
 			continue
 		}
 		out := e.Take(now, op.Cost)

@@ -181,7 +181,7 @@ func (l *Limiter) byRule(now, away int64, op *api.Op, set *policy.Set) (out *lea
 	if set.Unavailable == api.FailOpen || set.Enforcement != api.Enforce {
 		return nil, true
 	}
-	e := l.spender.entry(now, set, op.Key)
+	e, _ := l.spender.entry(now, set, op.Key)
 	if e == nil {
 		return nil, false // no room for one more bucket
 	}
