@@ -6,19 +6,19 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/rlstore/rlstore/api"
 	"github.com/rlstore/rlstore/client"
 )
 
-// scripted answers each request by f, and notes it.
+// scripted answers each request by f, without a network, and notes it.
 func scripted(t *testing.T, f func(r *http.Request, body string) (status int, answer any)) (c *client.Client, asked func() string) {
 	var last string
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	store := &fake{local: map[string]http.Handler{"store": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
 			t.Error(err)
@@ -35,9 +35,8 @@ func scripted(t *testing.T, f func(r *http.Request, body string) (status int, an
 				t.Error(err)
 			}
 		}
-	}))
-	t.Cleanup(s.Close)
-	c, err := client.New([]string{s.URL}, client.WithTimeout(300*time.Millisecond))
+	})}}
+	c, err := client.New([]string{"http://store"}, client.WithHTTPClient(&http.Client{Transport: store}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,26 +119,28 @@ func TestEditsOfTheCatalogSayWhoAndWhy(t *testing.T) {
 }
 
 func TestRepeatedChangesOfOverridesTellNoLies(t *testing.T) {
-	answers := []api.Code{api.OutcomeUnknown, api.NotFound}
-	c, _ := scripted(t, func(*http.Request, string) (int, any) {
-		code := answers[0]
-		if len(answers) > 1 {
-			answers = answers[1:]
+	synctest.Test(t, func(t *testing.T) { // where attempts fit into any timeout
+		answers := []api.Code{api.OutcomeUnknown, api.NotFound}
+		c, _ := scripted(t, func(*http.Request, string) (int, any) {
+			code := answers[0]
+			if len(answers) > 1 {
+				answers = answers[1:]
+			}
+			return 0, api.NewProblem(code, "scripted")
+		})
+		if err := c.DeleteOverride(t.Context(), "p", "k"); !errors.Is(err, client.ErrOutcomeUnknown) {
+			t.Errorf("the first attempt may have removed it, and the client says %v", err)
 		}
-		return 0, api.NewProblem(code, "scripted")
+		if err := c.DeleteOverride(t.Context(), "p", "k"); !errors.Is(err, client.ErrNotFound) {
+			t.Error(err)
+		}
+		answers = []api.Code{api.OutcomeUnknown}
+		// An explanation changes nothing, so nothing about it is unknown.
+		if _, err := c.Explain(t.Context(), "p", "k", 1); !errors.Is(err, client.ErrUnavailable) || errors.Is(err, client.ErrOutcomeUnknown) {
+			t.Error(err)
+		}
+		if _, err := c.SetEnforcement(t.Context(), "off"); !errors.Is(err, client.ErrOutcomeUnknown) || !strings.Contains(err.Error(), "scripted") {
+			t.Error(err)
+		}
 	})
-	if err := c.DeleteOverride(t.Context(), "p", "k"); !errors.Is(err, client.ErrOutcomeUnknown) {
-		t.Errorf("the first attempt may have removed it, and the client says %v", err)
-	}
-	if err := c.DeleteOverride(t.Context(), "p", "k"); !errors.Is(err, client.ErrNotFound) {
-		t.Error(err)
-	}
-	answers = []api.Code{api.OutcomeUnknown}
-	// An explanation changes nothing, so nothing about it is unknown.
-	if _, err := c.Explain(t.Context(), "p", "k", 1); !errors.Is(err, client.ErrUnavailable) || errors.Is(err, client.ErrOutcomeUnknown) {
-		t.Error(err)
-	}
-	if _, err := c.SetEnforcement(t.Context(), "off"); !errors.Is(err, client.ErrOutcomeUnknown) || !strings.Contains(err.Error(), "scripted") {
-		t.Error(err)
-	}
 }
