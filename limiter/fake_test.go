@@ -265,7 +265,7 @@ func (m *machine) apply(p *Part) []byte {
 			if res.Status == api.StatusAllowed || res.Status == api.StatusRefunded {
 				m.applied++
 			}
-			if op.RequestID != "" {
+			if op.RequestID != "" && res.Status != api.StatusError {
 				res.Commit = c
 				res.Commit.Offset = uint32(i)
 				m.ids[clone(op.RequestID)] = remembered{res, p.Sets()[op.Policy].Encoded}

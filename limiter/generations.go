@@ -9,14 +9,14 @@ import (
 // count and without clocks: when the young half is full, it becomes the old
 // half, and what the old half held is forgotten. So each of the last size
 // distinct keys is there, and never more than twice as many.
-type generations[V any] struct {
+type generations[V comparable] struct {
 	size int
 
 	mu         sync.Mutex
 	young, old map[string]V // each at most size entries
 }
 
-func newGenerations[V any](size int) *generations[V] {
+func newGenerations[V comparable](size int) *generations[V] {
 	return &generations[V]{size: size, young: map[string]V{}}
 }
 
@@ -47,6 +47,17 @@ func (g *generations[V]) add(key string, v V) (V, bool) {
 	}
 	g.put(key, v)
 	return v, false
+}
+
+// remove forgets key, if it has the value v.
+func (g *generations[V]) remove(key string, v V) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, m := range []map[string]V{g.young, g.old} {
+		if had, ok := m[key]; ok && had == v {
+			delete(m, key)
+		}
+	}
 }
 
 // put stores a copy of key, which may alias a request's memory.

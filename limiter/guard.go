@@ -23,8 +23,8 @@ const guardIDs = 65_536
 // node, or so many ids lie between them. That is safe: each is then charged as
 // the different request it is.
 //
-// An id counts as used from when it was first seen, whatever became of the
-// request.
+// An id counts as used from when it was first seen. If its request was refused, so
+// that nothing was applied, it is free again.
 type guard struct {
 	seed maphash.Seed // fingerprints are compared on this node only
 	ids  *generations[uint64]
@@ -34,14 +34,63 @@ func newGuard(size int) *guard {
 	return &guard{seed: maphash.MakeSeed(), ids: newGenerations[uint64](size)}
 }
 
-// check notes an operation that has a request id, or refuses it.
-func (g *guard) check(op *api.Op, policy string) *api.Problem {
+// usedID is an id that was noted for operation at of a batch, whose memory it aliases.
+type usedID struct {
+	at    int
+	id    string
+	print uint64
+}
+
+// check notes operation at of a batch, which has a request id, or refuses it. An id
+// that was not known is added to used.
+func (g *guard) check(used []usedID, at int, op *api.Op, policy string) ([]usedID, *api.Problem) {
 	f := g.fingerprint(op, policy)
-	if had, ok := g.ids.add(op.RequestID, f); ok && had != f {
-		return api.NewProblem(api.RequestIDReused,
+	switch had, ok := g.ids.add(op.RequestID, f); {
+	case !ok:
+		return append(used, usedID{at, op.RequestID, f}), nil
+	case had != f:
+		return used, api.NewProblem(api.RequestIDReused,
 			"request_id %q was used before with another kind, policy, key or cost", op.RequestID)
 	}
-	return nil
+	return used, nil
+}
+
+// forget frees ids whose operations were not applied.
+func (g *guard) forget(used []usedID) {
+	for _, u := range used {
+		g.ids.remove(u.id, u.print)
+	}
+}
+
+// conclude frees those of used whose operations were refused: all by err, or those
+// that have such a result in reply.
+func (g *guard) conclude(used []usedID, reply []byte, err error) {
+	if len(used) == 0 {
+		return
+	}
+	if err != nil {
+		if api.AsProblem(err).Outcome == api.NotApplied {
+			g.forget(used)
+		}
+		return
+	}
+	r, err := api.DecodeReply(reply)
+	if err != nil {
+		return
+	}
+	var res api.Result
+	for at := 0; len(used) > 0; at++ {
+		if ok, err := r.Next(&res); !ok || err != nil {
+			return
+		}
+		if at != used[0].at {
+			continue
+		}
+		if res.Status == api.StatusError && res.Code.Info().Outcome == api.NotApplied {
+			g.forget(used[:1])
+		}
+		used = used[1:]
+	}
 }
 
 func (g *guard) fingerprint(op *api.Op, policy string) uint64 {

@@ -140,6 +140,7 @@ func (l *Limiter) Do(ctx context.Context, b *api.Batch, o Options) ([]byte, erro
 		return nil, err
 	}
 	reply, err := l.decide(ctx, pl, o)
+	l.guard.conclude(pl.ids, reply, err)
 	if err != nil {
 		l.metrics.Failed(api.AsProblem(err).Code, b.N)
 		return nil, err
@@ -197,20 +198,30 @@ func (l *Limiter) Forwarded(ctx context.Context, shard uint32, batch []byte) ([]
 		return nil, err
 	}
 	leader := l.log.Leader(shard)
+	var reply []byte
 	if !leader.Local || len(pl.works) > 1 || len(pl.works) == 1 && pl.works[0].shard != shard {
-		return nil, l.notLeader(shard, leader)
+		err = l.notLeader(shard, leader)
+	} else {
+		reply, err = l.decideHere(ctx, pl)
 	}
-	if len(pl.works) == 1 {
-		w := pl.works[0]
-		reply, p := l.submit(ctx, w)
-		if p != nil {
-			return nil, p
-		}
-		if pl.whole() {
-			return reply, nil
-		}
-		w.reply = reply
+	l.guard.conclude(pl.ids, reply, err)
+	return reply, err
+}
+
+// decideHere is decide for a plan of one part at most, which this node leads.
+func (l *Limiter) decideHere(ctx context.Context, pl *plan) ([]byte, error) {
+	if len(pl.works) == 0 {
+		return merge(pl), nil
 	}
+	w := pl.works[0]
+	reply, p := l.submit(ctx, w)
+	if p != nil {
+		return nil, p
+	}
+	if pl.whole() {
+		return reply, nil
+	}
+	w.reply = reply
 	return merge(pl), nil
 }
 

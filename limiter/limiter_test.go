@@ -5,6 +5,7 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/rlstore/rlstore/api"
 	"github.com/rlstore/rlstore/policy"
@@ -298,12 +299,54 @@ func TestAReusedRequestIDIsRefusedAlsoAcrossShards(t *testing.T) {
 	}
 }
 
+// TestARefusedTakeLeavesItsIDFree: nothing was applied, so the id may be used for
+// what is mended.
+func TestARefusedTakeLeavesItsIDFree(t *testing.T) {
+	for name, tc := range map[string]struct {
+		fault fault
+		batch func(op namedOp) *api.Batch
+	}{
+		"no turn in time":           {neverSealed, func(op namedOp) *api.Batch { return batchOf(op) }},
+		"it could never pass":       {0, func(op namedOp) *api.Batch { op.Cost = 1 << 20; return batchOf(op) }},
+		"beside one that is wrong":  {0, func(op namedOp) *api.Batch { return atomically(batchOf(op, take("none", "k"))) }},
+		"a batch over two shards":   {0, func(op namedOp) *api.Batch { return atomically(batchOf(op, take("api", keyIn(2, 0)))) }},
+		"among others that go well": {0, func(op namedOp) *api.Batch { op.Cost = 1 << 20; return batchOf(take("api", keyIn(1, 1)), op) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newFake(t)
+				n := c.nodes["n1"]
+				if tc.fault != 0 {
+					c.script(1, tc.fault)
+				}
+				first := take("api", keyIn(1, 0)).id("x")
+				reply, err := n.Do(short(t), tc.batch(first), Options{})
+				if err == nil {
+					_, all := results(t, reply)
+					if last := all[len(all)-1]; last.Status != api.StatusError {
+						t.Fatalf("it was not refused: %+v", last)
+					}
+				}
+				mended := take("api", keyIn(1, 0)).id("x")
+				mended.Cost = 2
+				if reply, err = n.Do(bg, batchOf(mended), Options{}); err != nil {
+					t.Fatal(err)
+				}
+				if _, all := results(t, reply); all[0].Status != api.StatusAllowed {
+					t.Errorf("mended, under the same id: %+v", all[0])
+				}
+			})
+		})
+	}
+}
+
 func TestTheGuardRemembersAtLeastItsSize(t *testing.T) {
 	g := newGuard(10)
 	op := func(id string, cost int64) *api.Op { return &api.Op{Key: "k", Cost: cost, RequestID: id} }
+	check := func(op *api.Op) *api.Problem { _, p := g.check(nil, 0, op, "api"); return p }
 	ids := strings.Split("abcdefghijklmnopqrstuvwxyz", "")
 	for i, id := range ids {
-		if p := g.check(op(id, 1), "api"); p != nil {
+		if p := check(op(id, 1)); p != nil {
 			t.Fatal(p)
 		}
 		for _, recent := range ids[max(0, i-9) : i+1] {
@@ -319,10 +362,10 @@ func TestTheGuardRemembersAtLeastItsSize(t *testing.T) {
 			t.Fatalf("%d ids are held", n)
 		}
 	}
-	if p := g.check(op("z", 2), "api"); p == nil || p.Code != api.RequestIDReused {
+	if p := check(op("z", 2)); p == nil || p.Code != api.RequestIDReused {
 		t.Errorf("reuse: %v", p)
 	}
-	if p := g.check(op("a", 2), "api"); p != nil {
+	if p := check(op("a", 2)); p != nil {
 		t.Errorf("an id long forgotten is refused: %v", p)
 	}
 }

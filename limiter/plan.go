@@ -27,6 +27,7 @@ type plan struct {
 	items []item
 
 	spent []lease.Outcome // of takes that were decided from memory
+	ids   []usedID        // that this batch was the first to use, as far as this node knows
 }
 
 // whole tells that the batch goes to one shard, whose reply is that to the batch.
@@ -77,9 +78,13 @@ func (l *Limiter) plan(ctx context.Context, b *api.Batch, asked bool) (*plan, er
 		if keyed && op.Policy < len(sets) && !op.Kind.OnHold() {
 			it.set = overrideOf(sets[op.Policy], op.Key)
 		}
-		if it.bad = l.check(&op, b, sets, it.set, unresolved); it.bad == nil {
+		if it.bad = l.check(&op, b, sets, it.set, unresolved); it.bad == nil && op.RequestID != "" && !op.Kind.OnHold() {
+			pl.ids, it.bad = l.guard.check(pl.ids, i, &op, sets[op.Policy].Policy)
+		}
+		if it.bad == nil {
 			it.shard = l.catalog.Route(op.Slot())
 		} else if b.Atomic {
+			l.guard.forget(pl.ids)
 			return nil, inItem(i, it.bad)
 		}
 		if off && it.bad == nil && op.Kind == api.Take && isOff(sets[op.Policy]) {
@@ -141,7 +146,11 @@ func (l *Limiter) plan(ctx context.Context, b *api.Batch, asked bool) (*plan, er
 			pl.items[j].shard, pl.items[j].ruled = first.shard, first.ruled
 		}
 	}
-	return pl, l.split(pl, sets)
+	if err := l.split(pl, sets); err != nil {
+		l.guard.forget(pl.ids)
+		return nil, err
+	}
+	return pl, nil
 }
 
 // mode says how an operation goes by what its policy trades off: set is that of
@@ -246,11 +255,8 @@ func (l *Limiter) check(op *api.Op, b *api.Batch, sets []*policy.Set, override *
 	if override != nil {
 		s = override
 	}
-	if (op.Kind == api.Take && s.Enforcement != api.Off || op.Kind == api.Peek) && op.Cost > s.MinBurst && !mayRepeat {
+	if (op.Kind == api.Take && s.Enforcement == api.Enforce || op.Kind == api.Peek) && op.Cost > s.MinBurst && !mayRepeat {
 		return api.NewProblem(api.CostExceedsBurst, "the cost is %d, and the smallest burst of the policy %d: it could never pass", op.Cost, s.MinBurst)
-	}
-	if op.RequestID != "" {
-		return l.guard.check(op, sets[op.Policy].Policy)
 	}
 	return nil
 }
