@@ -141,7 +141,7 @@ func (l *Limiter) Burst() int {
 }
 
 // Limit returns the tokens that the limit that binds now refills in a second, or
-// 0 if the store does not answer.
+// 0 if the store does not answer. A month counts as a twelfth of a mean year.
 func (l *Limiter) Limit() float64 {
 	_, rate, err := l.peek()
 	if err != nil {

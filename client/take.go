@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/rlstore/rlstore/api"
 )
@@ -59,6 +60,9 @@ func (c *Client) Explain(ctx context.Context, policy, key string, cost int64) (a
 	return x, err
 }
 
+// meanMonth is a twelfth of the mean year of the calendar.
+const meanMonth = 31_556_952 * time.Second / 12
+
 // peek is Peek, and also the rate of the limit that binds, in tokens a second.
 func (c *Client) peek(ctx context.Context, policy, key string, opts []TakeOption) (State, float64, error) {
 	it := item{kind: api.Peek, policy: policy, key: key}
@@ -67,10 +71,11 @@ func (c *Client) peek(ctx context.Context, policy, key string, opts []TakeOption
 		return State{}, 0, err
 	}
 	s, err := w.out[0].State, w.out[0].Err
-	rate := 0.0
-	if w.per > 0 {
-		rate = float64(w.rate) / (float64(w.per) / 1e9)
+	rate, per := float64(w.rate), time.Duration(w.per)
+	if per == 0 { // the windows of a month; of a limit of permits the rate is 0
+		per = meanMonth
 	}
+	rate /= per.Seconds()
 	c.recycle(w)
 	return s, rate, err
 }

@@ -94,6 +94,13 @@ func TestARunningStoreKeepsTheTimeOfABubble(t *testing.T) {
 	})
 }
 
+func TestTheRateOfAMonthIsThatOfAMeanOne(t *testing.T) {
+	s := rltest.New(t, "name: m\nlimits: [{algorithm: fixed_window, rate: 2629746, per: month}]")
+	if got := s.Client().Limiter("m", "k").Limit(); got != 1 {
+		t.Errorf("2,629,746 a month are %v a second, want 1", got)
+	}
+}
+
 func TestAnOutageHasTheOutcomeThatItClaims(t *testing.T) {
 	for _, tc := range []struct {
 		outage rltest.Outage
