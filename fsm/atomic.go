@@ -183,7 +183,7 @@ func (m *Buckets) tryOp(op *api.Op, s *set) opError {
 	if t.b.set.concurrency && !t.b.set.off {
 		return permitRequired(t.b.set)
 	}
-	if !t.b.set.off && t.spent+op.Cost > t.b.set.minBurst {
+	if !t.b.set.off && !t.b.set.shadow && t.spent+op.Cost > t.b.set.minBurst {
 		return exceeds(t.spent+op.Cost, t.b.set)
 	}
 	if w, ok := t.take(op); !ok && !t.b.set.shadow {
@@ -193,17 +193,22 @@ func (m *Buckets) tryOp(op *api.Op, s *set) opError {
 }
 
 // take charges one take of the group to the copy; if it is not ok, the take is
-// denied. Then it is charged all the same, so that what follows it waits for
+// denied, and wait is when it would pass. Then it is charged all the same, so that what follows it waits for
 // longer, but for one in shadow, which denies nobody.
 func (t *tentative) take(op *api.Op) (wait uint64, ok bool) {
 	if t.b.set.off {
 		return 0, true
 	}
+	if t.spent+op.Cost > t.b.set.minBurst && t.b.set.shadow {
+		return 0, false // it could never pass
+	}
 	if wait, ok = t.b.borrow(op.Cost, op.MaxWait); !ok {
+		again := t.b.again(wait, op.Cost, op.MaxWait)
 		if t.b.set.shadow {
-			return wait, false
+			return again, false
 		}
 		t.b.charge(op.Cost, wait)
+		wait = again
 	}
 	t.spent += op.Cost
 	return wait, ok
@@ -234,7 +239,7 @@ func (m *Buckets) finishAtomic(dst []byte, g *group) ([]byte, error) {
 		t := m.copyOf(op.Key, key, s)
 		if a.denied {
 			res.Status = api.StatusDenied
-			t.deny(res, op.Cost)
+			t.deny(res, &op)
 			res.Limits[res.Binding].RetryAfter = micros(a.longest)
 			t.take(&op)
 		} else {
@@ -243,8 +248,11 @@ func (m *Buckets) finishAtomic(dst []byte, g *group) ([]byte, error) {
 				res.Wait = micros(wait)
 				t.b.describe(res, 0)
 			} else {
-				res.Shadowed = true
-				t.b.deny(res, op.Cost)
+				if res.Shadowed = true; op.Cost > t.b.set.minBurst {
+					t.b.describe(res, 0)
+				} else {
+					t.b.deny(res, op.Cost, op.MaxWait)
+				}
 			}
 		}
 		res.Set = m.reply.index(t.b.set)
@@ -271,8 +279,12 @@ func (m *Buckets) finishAtomic(dst []byte, g *group) ([]byte, error) {
 
 // deny describes the bucket as it was before the group, but with the waits of
 // a take that comes after the group's earlier ones.
-func (t *tentative) deny(res *api.Result, cost int64) {
-	t.b.deny(res, cost)
+func (t *tentative) deny(res *api.Result, op *api.Op) {
+	if op.Cost > t.b.set.minBurst { // in shadow: no wait helps
+		t.b.describe(res, 0)
+	} else {
+		t.b.deny(res, op.Cost, op.MaxWait)
+	}
 	b := &t.before
 	for i := range b.set.limits {
 		l, v := &b.set.limits[i], b.lim[i]

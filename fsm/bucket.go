@@ -151,6 +151,35 @@ func (b *bucket) wait(cost int64) (longest uint64) {
 	return longest
 }
 
+// again returns the smallest number of nanoseconds after which a take passes that is
+// denied now: one that may wait for most milliseconds passes that much sooner than
+// its tokens are there, unless a limit does not lend so early. wait is b.wait(cost).
+func (b *bucket) again(wait uint64, cost, most int64) uint64 {
+	then := b.at.now + wait
+	if most == 0 || wait > maxWall || then < wait || !b.lends(cost) {
+		return wait
+	}
+	at := wait - min(wait, uint64(most)*1_000_000)
+	for i := range b.set.limits {
+		if l := &b.set.limits[i]; l.algorithm == api.SlidingWindow && then >= l.per { // it lends one window ahead
+			begins := (then/l.per - 1) * l.per
+			at = max(at, begins-min(begins, b.at.now))
+		}
+	}
+	switch {
+	case at == 0: // as deep in debt as a level gets
+		return wait
+	case b.leased != 0: // token buckets only, and they lend
+		return at
+	}
+	c := *b
+	c.advance(moment{b.at.now + at, min(b.at.wall+int64(at), maxWall)})
+	if _, ok := c.borrow(cost, most); !ok {
+		return wait
+	}
+	return at
+}
+
 // refund gives cost tokens back to every limit and describes the bucket in
 // res. It returns false if every limit was full.
 func (b *bucket) refund(res *api.Result, cost int64) (changed bool) {
@@ -169,17 +198,21 @@ func (b *bucket) refund(res *api.Result, cost int64) (changed bool) {
 }
 
 // giveBack undoes a charge of cost tokens, made by the set had, as far as it
-// still counts. It returns false if that changes nothing.
-func (b *bucket) giveBack(cost int64, had *set, made moment) (changed bool) {
+// still counts. It returns how much the limit took back that took most.
+func (b *bucket) giveBack(cost int64, had *set, made moment) (most int64) {
 	for i := range b.set.limits {
-		if j := had.named(b.set.names[i]); j >= 0 {
-			changed = b.set.limits[i].giveBack(&b.lim[i], b.at, cost, &had.limits[j], made) > 0 || changed
+		l := &b.set.limits[i]
+		j := had.named(b.set.names[i])
+		if j < 0 {
+			continue
 		}
+		given := l.giveBack(&b.lim[i], b.at, cost, &had.limits[j], made)
+		if b.leased != 0 {
+			given -= l.clamp(&b.lim[i], b.leased)
+		}
+		most = max(most, given)
 	}
-	if b.leased != 0 {
-		b.clamp()
-	}
-	return changed
+	return most
 }
 
 // credit returns how many tokens every limit can be charged at once, into debt;
@@ -232,14 +265,21 @@ func (b *bucket) describe(res *api.Result, next int64) {
 	}
 }
 
-// deny describes the bucket to a take of cost that did not pass: the limit
-// with the longest wait binds, the first of equals.
-func (b *bucket) deny(res *api.Result, cost int64) {
+// deny describes the bucket to a take of cost that did not pass, though it may wait
+// for most milliseconds: the limit with the longest wait binds, the first of equals.
+func (b *bucket) deny(res *api.Result, cost, most int64) {
 	b.describe(res, cost)
 	var longest uint64
 	for i := range b.set.limits {
-		if w := b.limitWait(i, cost); w > longest {
+		w := b.limitWait(i, cost)
+		if w > longest {
 			longest, res.Binding = w, i
 		}
+		if most != 0 && w != never {
+			res.Limits[i].RetryAfter = micros(w - min(w, uint64(most)*1_000_000))
+		}
+	}
+	if most != 0 {
+		res.Limits[res.Binding].RetryAfter = micros(b.again(longest, cost, most))
 	}
 }

@@ -326,8 +326,11 @@ func (m *Buckets) applyOp(st *staged, offset uint32) opError {
 			b.describe(res, 0)
 		case b.set.concurrency:
 			return permitRequired(b.set)
-		case op.Cost > b.set.minBurst:
+		case op.Cost > b.set.minBurst && !b.set.shadow:
 			return exceeds(op.Cost, b.set)
+		case op.Cost > b.set.minBurst: // the wait that there is none of stays 0
+			res.Status, res.Shadowed = api.StatusAllowed, true
+			b.describe(res, 0)
 		case b.passes(op.Cost) && b.charge(op.Cost, 0), op.MaxWait != 0 && m.borrows(op):
 			res.Status = api.StatusAllowed
 			b.describe(res, 0)
@@ -337,7 +340,7 @@ func (m *Buckets) applyOp(st *staged, offset uint32) opError {
 			if b.set.shadow {
 				res.Status, res.Shadowed = api.StatusAllowed, true
 			}
-			b.deny(res, op.Cost)
+			b.deny(res, op.Cost, op.MaxWait)
 		}
 	case api.Peek:
 		res.Status = api.StatusState
@@ -345,7 +348,7 @@ func (m *Buckets) applyOp(st *staged, offset uint32) opError {
 		case op.Cost > b.set.minBurst:
 			return exceeds(op.Cost, b.set)
 		case op.Cost > 0 && !b.passes(op.Cost):
-			b.deny(res, op.Cost)
+			b.deny(res, op.Cost, 0)
 		default:
 			b.describe(res, max(1, op.Cost))
 		}

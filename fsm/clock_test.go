@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"bytes"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -37,6 +38,58 @@ func TestCorrectionsBendNoWindowByMoreThanAHundredth(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestTheTimeOfDayNeverGoesBack, whatever the leaders' clocks show, whether windows
+// are held, and also for a replica that begins with a snapshot.
+func TestTheTimeOfDayNeverGoesBack(tt *testing.T) {
+	rapid.Check(tt, func(t *rapid.T) {
+		r := newRig(t)
+		daily := policy.NewSet(api.SetInfo{Policy: "d", Limits: []api.LimitInfo{{Name: "d", Algorithm: api.FixedWindow, Rate: 2, Per: day, Burst: 2}}})
+		var now uint64
+		wall, most := zoneRulesFrom.UnixNano(), int64(0)
+		for range rapid.IntRange(2, 30).Draw(t, "steps") {
+			now += rapid.Uint64Range(0, 2*ClockInterval).Draw(t, "dt")
+			switch rapid.IntRange(0, 3).Draw(t, "event") {
+			case 0:
+				r.one(now, daily, take("k", 1))
+			case 1:
+				r.one(now, daily, api.Op{Kind: api.Reset, Key: "k"})
+			case 2:
+				m := NewBuckets(testShard)
+				if err := m.Restore(bytes.NewReader(takeSnapshot(tt, r.m))); err != nil {
+					t.Fatal(err)
+				}
+				r.m = m
+			default:
+				r.apply(EncodeClock(now, wall+rapid.Int64Range(-400*day, 400*day).Draw(t, "error")))
+			}
+			shown := r.m.moment().wall
+			if shown < most {
+				t.Fatalf("at %d the time of day went back by %d", now, most-shown)
+			}
+			most = shown
+		}
+	})
+}
+
+// TestAWindowThatIsOverStaysSo for a bucket that was dropped since: the clock is set
+// back right after the window has turned.
+func TestAWindowThatIsOverStaysSo(t *testing.T) {
+	r := newRig(t)
+	daily := policy.NewSet(api.SetInfo{Policy: "d", Limits: []api.LimitInfo{{Name: "d", Algorithm: api.FixedWindow, Rate: 2, Per: day, Burst: 2}}})
+	midnight := zoneRulesFrom.UnixNano() / day * day
+	r.apply(EncodeClock(0, midnight-5*second))
+	r.one(0, daily, take("k", 2))
+	r.apply(EncodeTick(5 * second)) // drops the bucket of the day that is over
+	if n := r.m.Stats().Buckets; n != 0 {
+		t.Fatalf("%d buckets are left", n)
+	}
+	r.apply(EncodeClock(5*second, midnight-day))
+	res := r.one(5*second, daily, take("k", 1))
+	if left := uint64(day) - 1; res.Status != api.StatusAllowed || res.Limits[0].ResetAfter < left/1000 {
+		t.Fatalf("%+v: the day before midnight has begun again", res)
+	}
 }
 
 // TestTheClockIsSetOutrightWhileNoWindowRuns, and slewed while one does.

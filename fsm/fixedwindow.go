@@ -12,9 +12,6 @@ import "math"
 // A take that waits is charged to the window in which its wait ends, whole: what
 // is left of those before goes to nobody, for else a window would serve both the
 // rest and those who waited for it. Hence also that nobody overtakes who waits.
-//
-// The time of day may step back a little when the clock is corrected; a level
-// stays in its window then.
 
 func (l *limit) freshWindow(wall int64) level {
 	return level{tokens: l.burst, frac: uint64(l.start(wall))}

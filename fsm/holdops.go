@@ -30,11 +30,11 @@ func (m *Buckets) makeHold(op *api.Op, key uint64, hash uint64, where at) opErro
 		return e
 	case known:
 		res.Duplicate = true
-	case !b.set.off && op.Cost > b.set.minBurst:
+	case !b.set.off && !b.set.shadow && op.Cost > b.set.minBurst:
 		return exceeds(op.Cost, b.set)
 	case !b.set.off && !b.set.shadow && !b.admits(op.Cost):
 		res.Status = api.StatusDenied
-		b.deny(res, op.Cost)
+		b.deny(res, op.Cost, 0)
 		return opError{}
 	case len(m.holds.byID) >= orDefault(m.holds.max, MaxHolds):
 		return opError{api.Overloaded, "the shard keeps as many reservations and permits as it can"}
@@ -56,8 +56,8 @@ func (m *Buckets) makeHold(op *api.Op, key uint64, hash uint64, where at) opErro
 	res.Status = api.StatusHeld
 	m.held = api.HoldOutcome{ID: op.Hold.ID}
 	res.Hold = &m.held
-	if res.Shadowed {
-		b.deny(res, op.Cost)
+	if res.Shadowed && op.Cost <= b.set.minBurst {
+		b.deny(res, op.Cost, 0)
 	} else {
 		b.describe(res, 0)
 	}
@@ -194,9 +194,7 @@ func (m *Buckets) settleReservation(h *hold, r *ending) {
 	b, hash := &m.b, h.bucketHash()
 	where := m.fetch(b, hash, h.key, h.set)
 	if r.cost < h.cost {
-		r.refunded = h.cost - r.cost
-		if !b.giveBack(r.refunded, h.set, h.made) {
-			r.committed -= r.refunded
+		if r.refunded = b.giveBack(h.cost-r.cost, h.set, h.made); r.refunded == 0 {
 			return // nothing of it counts any more
 		}
 	} else if r.charged = min(r.cost-h.cost, b.credit()); r.charged > 0 {

@@ -81,7 +81,7 @@ func (m *holdModel) end(i int, by api.Kind, asked int64) modelEnd {
 		name, burst := bucketName{h.policy, h.key}, m.sets[h.policy].Limits[0].Burst
 		e.out.Committed = h.cost
 		if asked < h.cost {
-			e.out.Refunded = h.cost - asked
+			e.out.Refunded = min(h.cost-asked, m.tokens[name])
 		} else {
 			e.out.Charged = max(0, min(asked-h.cost, 2*burst-m.tokens[name]))
 		}
@@ -316,10 +316,11 @@ func TestAWindowGetsBackOnlyWhatWasChargedToIt(t *testing.T) {
 		name      string
 		algorithm uint8
 		remaining [3]int64 // after the cancel in the same window, in the next, in the one after that
+		settled   [3]string
 	}{
-		{"fixed", api.FixedWindow, [3]int64{9, 9, 9}},
+		{"fixed", api.FixedWindow, [3]int64{9, 9, 9}, [3]string{"0-6+0", "6-0+0", "6-0+0"}},
 		// In the next one, the window before counts in full at its very start.
-		{"sliding", api.SlidingWindow, [3]int64{9, 9, 9}},
+		{"sliding", api.SlidingWindow, [3]int64{9, 9, 9}, [3]string{"0-6+0", "0-6+0", "6-0+0"}},
 	} {
 		for later, remaining := range tt.remaining {
 			t.Run(fmt.Sprint(tt.name, later), func(t *testing.T) {
@@ -329,7 +330,7 @@ func TestAWindowGetsBackOnlyWhatWasChargedToIt(t *testing.T) {
 				now := uint64(later) * 60 * second
 				left := r.one(now, s, api.Op{Kind: api.Peek, Key: "k"}).Limits[0].Remaining
 				want(t, "take", r.one(now, s, take("k", 1)), fmt.Sprint("allowed ", left-1))
-				want(t, "cancel", r.one(now, s, onHold(api.Cancel, "k", 1, 0)), "settled 0-6+0")
+				want(t, "cancel", r.one(now, s, onHold(api.Cancel, "k", 1, 0)), "settled "+tt.settled[later])
 				if got := r.one(now, s, api.Op{Kind: api.Peek, Key: "k"}); got.Limits[0].Remaining != remaining {
 					t.Errorf("%d are left, want %d: of the take nothing came back", got.Limits[0].Remaining, remaining)
 				}
@@ -338,13 +339,25 @@ func TestAWindowGetsBackOnlyWhatWasChargedToIt(t *testing.T) {
 	}
 }
 
+// TestAFullBucketGetsNothingBack, and the settlement says so; nor more than it has
+// room for.
+func TestAFullBucketGetsNothingBack(t *testing.T) {
+	r := newRig(t)
+	s := policy.NewSet(api.SetInfo{Policy: "p", Revision: 1, Limits: []api.LimitInfo{{Name: "b", Rate: 1, Per: second, Burst: 10}}})
+	want(t, "reserve", r.one(0, s, reserve("k", 1, 6, 1_000_000)), "held 4")
+	want(t, "reserve", r.one(0, s, reserve("k", 2, 4, 1_000_000)), "held 0")
+	want(t, "commit", r.one(8*second, s, onHold(api.Settle, "k", 1, 1)), "settled 4-2+0")
+	want(t, "cancel", r.one(8*second, s, onHold(api.Cancel, "k", 2, 0)), "settled 4-0+0")
+	want(t, "cancel", r.one(8*second, s, onHold(api.Cancel, "k", 2, 0)), "settled again 4-0+0")
+}
+
 func TestALimitThatBecameAnotherGetsNothingBack(t *testing.T) {
 	r := newRig(t)
 	before := policy.NewSet(api.SetInfo{Policy: "p", Revision: 1, Limits: []api.LimitInfo{{Name: "w", Algorithm: api.SlidingWindow, Rate: 10, Per: 60 * second, Burst: 10}}})
 	after := policy.NewSet(api.SetInfo{Policy: "p", Revision: 2, Limits: []api.LimitInfo{{Name: "w", Algorithm: api.SlidingWindow, Rate: 10, Per: 90 * second, Burst: 10}, {Name: "new", Rate: 1, Per: maxPer, Burst: 5}}})
 	want(t, "reserve", r.one(0, before, reserve("k", 1, 6, 1_000_000)), "held 4")
 	want(t, "take", r.one(second, after, take("k", 2)), "allowed 2 3")
-	want(t, "cancel", r.one(2*second, after, onHold(api.Cancel, "k", 1, 0)), "settled 0-6+0")
+	want(t, "cancel", r.one(2*second, after, onHold(api.Cancel, "k", 1, 0)), "settled 6-0+0")
 	want(t, "peek", r.one(2*second, after, take("k", 2)), "allowed 0 1")
 }
 

@@ -54,7 +54,7 @@ func (m *Buckets) makeLease(op *api.Op, s *set, key, hash uint64, where at) opEr
 		return exceeds(need, b.set)
 	case !b.set.off && !b.set.shadow && need > available:
 		res.Status = api.StatusDenied
-		b.deny(res, need)
+		b.deny(res, need, 0)
 		return opError{}
 	case len(m.holds.byID) >= orDefault(m.holds.max, MaxHolds), b.leased != 0 && len(b.leases) >= maxLeases:
 		return opError{api.Overloaded, "the shard or the bucket has as many leases as it can"}
@@ -87,7 +87,7 @@ func (m *Buckets) makeLease(op *api.Op, s *set, key, hash uint64, where at) opEr
 	res.Status = api.StatusLeased
 	res.Hold = &m.held
 	if res.Shadowed {
-		b.deny(res, need)
+		b.deny(res, need, 0)
 	} else {
 		b.describe(res, 0)
 	}

@@ -65,6 +65,60 @@ func (o *oracle) correct(measured int64, now uint64, held bool) {
 	o.clock.correct(measured, now, held)
 }
 
+// foretold is the oracle as its clock would run on if nobody corrected it, nor had it
+// stand still: so waits are told.
+func (o *oracle) foretold(from uint64) *oracle {
+	ahead := *o
+	ahead.clock = clock{offset: o.clock.wall(from) - int64(from)}
+	return &ahead
+}
+
+// again is when a take that is denied passes, that may wait for most nanoseconds and
+// whose tokens are there after wait: the first moment, of those that can be, at which
+// it does.
+func (b *oracleBucket) again(wait *big.Int, cost, most int64) *big.Int {
+	ahead := big.NewInt(most)
+	if !wait.IsUint64() || wait.Uint64() > maxWall || !b.lends(cost) {
+		return wait
+	}
+	if b.leased > 0 {
+		if wait.Cmp(ahead) <= 0 {
+			return wait
+		}
+		return ahead.Sub(wait, ahead)
+	}
+	tries := []uint64{wait.Uint64() - min(wait.Uint64(), uint64(most))}
+	for _, l := range b.set.Limits {
+		per := uint64(l.Per)
+		if l.Algorithm != api.SlidingWindow || (b.at+wait.Uint64())/per == 0 {
+			continue
+		}
+		if begins := ((b.at+wait.Uint64())/per - 1) * per; begins > b.at {
+			tries = append(tries, begins-b.at)
+		}
+	}
+	slices.Sort(tries)
+	for _, after := range tries {
+		if after == 0 {
+			continue
+		}
+		then := &oracleBucket{o: b.o, name: b.name, at: b.at + after, set: b.set, limits: map[string]model{}}
+		for name, m := range b.limits {
+			then.limits[name] = m.clone()
+			b.o.foretold(b.at).advance(then.limits[name], b.name, b.at, b.at+after)
+		}
+		waits := then.wait(cost)
+		passes := waits.Cmp(big.NewInt(most)) <= 0
+		for _, m := range then.limits {
+			passes = passes && m.charge(cost, waits)
+		}
+		if passes {
+			return new(big.Int).SetUint64(after)
+		}
+	}
+	return wait
+}
+
 // limitWait is how long a take of cost has to wait for one limit.
 func (b *oracleBucket) limitWait(limit string, cost int64) *big.Int {
 	m := b.limits[limit]
@@ -74,7 +128,7 @@ func (b *oracleBucket) limitWait(limit string, cost int64) *big.Int {
 	}
 	passes := func(after uint64) bool {
 		then := m.clone()
-		b.o.advance(then, b.name, b.at, b.at+after)
+		b.o.foretold(b.at).advance(then, b.name, b.at, b.at+after)
 		return then.left().Cmp(big.NewInt(cost)) >= 0
 	}
 	high := uint64(1)
@@ -103,7 +157,7 @@ func (b *oracleBucket) untilFresh(limit string) *big.Int {
 	}
 	last := expiries[len(expiries)-1]
 	m = m.clone()
-	b.o.advance(m, b.name, b.at, last)
+	b.o.foretold(b.at).advance(m, b.name, b.at, last)
 	until := m.untilFresh()
 	if until.IsUint64() && until.Uint64() == never {
 		return until

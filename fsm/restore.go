@@ -139,14 +139,17 @@ func (l *loader) meta(b []byte) (err error) {
 		if k.offset, n = binary.Varint(b); n <= 0 {
 			return errShort
 		}
-		var age uint64
+		var age, peak uint64
 		if age, b, err = api.CutUvarint(b[n:]); err != nil {
 			return err
 		}
-		if age > st.last || k.offset < -maxOffset || k.offset > maxOffset {
+		if peak, b, err = api.CutUvarint(b); err != nil {
+			return err
+		}
+		if age > st.last || k.offset < -maxOffset || k.offset > maxOffset || peak > maxWall {
 			return errShort
 		}
-		k.set, k.at = true, st.last-age
+		k.set, k.at, k.peak = true, st.last-age, int64(peak)
 	}
 	return end(b)
 }

@@ -24,7 +24,8 @@ import (
 //	    uvarint number of sets, of buckets, of request ids, of sessions, of
 //	    holds, of settled holds;
 //	    if the clock was ever set: varint offset of the time of day; uvarint age
-//	    of its last correction, the header's stamp less that one's
+//	    of its last correction, the header's stamp less that one's; uvarint
+//	    the latest time of day that it showed up to then
 //	2 set, one each, sorted by its bytes and numbered from 0:
 //	    the bytes of api.AppendSetInfo
 //	3 buckets, many in one, sorted by hash, then policy, then key; each:
@@ -188,6 +189,7 @@ func (c *Capture) records(emit func(typ uint8, payload []byte) error) error {
 	if k := &c.st.clock; k.set {
 		meta = binary.AppendVarint(meta, k.offset)
 		meta = binary.AppendUvarint(meta, c.st.last-k.at)
+		meta = binary.AppendUvarint(meta, uint64(k.peak))
 	}
 	if err := emit(recMeta, meta); err != nil {
 		return err

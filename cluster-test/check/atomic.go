@@ -101,9 +101,9 @@ func (o *oracle) tryAtomic(ops []logOp, start map[bucketName]*bucket, wrong []ap
 			// "More than the burst in all is a cost that exceeds the burst."
 			if b.set.permits && !b.set.off {
 				code = api.PermitRequired
-			} else if spent[name]+op.cost > b.set.smallest && !b.set.off {
+			} else if spent[name]+op.cost > b.set.smallest && !b.set.off && !b.set.shadow {
 				code = api.CostExceedsBurst
-			} else if w, ok, charged := member(b, op); charged {
+			} else if w, ok, charged := member(b, op, spent[name]); charged {
 				spent[name] += op.cost
 				if !ok {
 					wait, passes = max(wait, w), false
@@ -147,9 +147,9 @@ func (o *oracle) tryAtomic(ops []logOp, start map[bucketName]*bucket, wrong []ap
 		b.adopt(op.set)
 		before[name].adopt(op.set)
 		if !passes {
-			outcomes[i] = outcome{verdict: denied, answer: denyGroup(b, before[name], op.cost, wait)}
+			outcomes[i] = outcome{verdict: denied, answer: denyGroup(b, before[name], op, wait)}
 		}
-		w, ok, charged := member(b, op)
+		w, ok, charged := member(b, op, spent[name])
 		if charged {
 			spent[name] += op.cost
 		}
@@ -158,8 +158,9 @@ func (o *oracle) tryAtomic(ops []logOp, start map[bucketName]*bucket, wrong []ap
 		}
 		a := b.describe(b.scarcest(), 0)
 		if !ok { // one in shadow
-			_, binding := b.longest(op.cost)
-			a = b.describe(binding, op.cost)
+			if op.cost <= b.set.smallest {
+				a = b.deny(op.cost, op.maxWait)
+			}
 			a.Shadowed, w = true, 0
 		}
 		a.Allowed, a.WaitMS = true, millis(w)
@@ -179,18 +180,23 @@ func (o *oracle) tryAtomic(ops []logOp, start map[bucketName]*bucket, wrong []ap
 
 // member charges one take of a group, "into debt where it must be", unless it is
 // of a policy that is off, or in shadow and denied.
-func member(b *bucket, op *logOp) (wait uint64, ok, charged bool) {
+// So is one that, with the spent tokens of the group, costs more than the burst.
+func member(b *bucket, op *logOp, spent int64) (wait uint64, ok, charged bool) {
 	if b.set.off {
 		return 0, true, false
+	}
+	if b.set.shadow && spent+op.cost > b.set.smallest {
+		return 0, false, false
 	}
 	if wait, ok = b.borrow(op.cost, op.maxWait); ok {
 		return wait, true, true
 	}
+	again := b.again(wait, op.cost, op.maxWait)
 	if b.set.shadow {
-		return wait, false, false
+		return again, false, false
 	}
 	b.charge(op.cost, wait)
-	return wait, false, true
+	return again, false, true
 }
 
 // denyGroup describes a bucket to an operation of a group that does not pass:
@@ -198,12 +204,15 @@ func member(b *bucket, op *logOp) (wait uint64, ok, charged bool) {
 // the retry-after of the binding limit is the longest wait of the group". b has
 // the charges of the group's earlier operations, before has not; so the limit that
 // binds is the one that this operation waits for after them.
-func denyGroup(b, before *bucket, cost int64, longest uint64) *Answer {
+func denyGroup(b, before *bucket, op *logOp, longest uint64) *Answer {
 	binding := b.scarcest()
-	if w, i := b.longest(cost); w > 0 {
-		binding = i
+	a := b.describe(binding, 0)
+	if op.cost <= b.set.smallest { // else it is in shadow, and no wait helps
+		if w, i := b.longest(op.cost); w > 0 {
+			binding = i
+		}
+		a = b.deny(op.cost, op.maxWait)
 	}
-	a := b.describe(binding, cost)
 	for i, v := range before.levels {
 		l := &before.set.limits[i]
 		a.Limits[i].Remaining = max(0, l.left(v, before.at))

@@ -132,9 +132,7 @@ func (l *limit) windowAt(p *place, waitMS int64) (window int64, ok bool) {
 		for i, ns := range []int64{max(0, waitMS*1e6-999_999), waitMS * 1e6} {
 			switch l.algorithm {
 			case api.FixedWindow:
-				if ends[i] = l.windowOf(at.wall + ns); l.windowOf(at.wall) != l.windowOf(at.peak) {
-					return 0, false // the time of day stepped back a little, and the window did not
-				}
+				ends[i] = l.windowOf(at.wall + ns)
 			case api.SlidingWindow:
 				ends[i] = l.number(at.now + uint64(ns))
 			default:

@@ -1,6 +1,7 @@
 package check
 
 import (
+	"math"
 	"slices"
 
 	"github.com/rlstore/rlstore/api"
@@ -95,20 +96,14 @@ func (b *bucket) adopt(s *numbers) {
 // possible returns what the stored bucket, nil for none, may be to an operation
 // under s at some time, before the operation's set is adopted. The store drops
 // full buckets at some time, "for a full bucket and no bucket decide alike", but
-// for two things: whose revision answers when the operation's is older; and which
-// window it is when the time of day stepped back a little since.
+// for one thing: whose revision answers when the operation's is older.
 func possible(stored *bucket, s *numbers, at instant) []*bucket {
 	if stored == nil {
 		return []*bucket{fresh(s, at)}
 	}
 	b := stored.clone()
 	b.advance(at)
-	was := b
-	if at.peak > at.wall {
-		was = stored.clone()
-		was.advance(instant{at.now, at.peak, at.peak})
-	}
-	if was.full() && (b.set.revision > s.revision || !slices.EqualFunc(b.levels, fresh(b.set, at).levels, (*level).equal)) {
+	if b.set.revision > s.revision && b.full() {
 		return []*bucket{b, fresh(s, at)}
 	}
 	return []*bucket{b}
@@ -170,6 +165,63 @@ func (b *bucket) retryAfter(limit int, next int64) int64 {
 		return 0
 	}
 	return millis(b.until(limit, next))
+}
+
+// deny describes the bucket to a take of cost that may wait for at most most
+// milliseconds and does not pass. "The limit with the longest wait binds"; the
+// retry-after is "the smallest wait after which the same take passes": so much less
+// than the limits' own.
+func (b *bucket) deny(cost, most int64) *Answer {
+	longest, binding := b.longest(cost)
+	a := b.describe(binding, cost)
+	if most == 0 {
+		return a
+	}
+	for i := range a.Limits {
+		if w := b.until(i, cost); w != math.MaxUint64 {
+			a.Limits[i].RetryAfterMS = millis(w - min(w, uint64(most)*1e6))
+		}
+	}
+	a.Limits[binding].RetryAfterMS = millis(b.again(longest, cost, most))
+	a.bind(binding)
+	return a
+}
+
+// again is after how many nanoseconds a take passes that may wait for most
+// milliseconds and whose tokens are there after wait. That is either when it has
+// to wait for no more than most, or when the window before the one of its tokens
+// begins, "and not from one beyond"; where neither is so, after all of wait.
+func (b *bucket) again(wait uint64, cost, most int64) uint64 {
+	if most == 0 || wait > maxWall || !b.lends(cost) {
+		return wait
+	}
+	if sooner := wait - min(wait, uint64(most)*1e6); sooner > 0 && b.leased() > 0 { // token buckets only
+		return sooner
+	}
+	tries := []uint64{wait - min(wait, uint64(most)*1e6)}
+	for i := range b.set.limits {
+		l := &b.set.limits[i]
+		if n := l.windowNumber(b.at.now + wait); n > 0 && (n-1)*uint64(l.per) > b.at.now {
+			tries = append(tries, (n-1)*uint64(l.per)-b.at.now)
+		}
+	}
+	slices.Sort(tries)
+	for _, after := range tries {
+		c := b.clone()
+		c.advance(instant{b.at.now + after, min(b.at.wall+int64(after), maxWall)})
+		if _, ok := c.borrow(cost, most); ok && after > 0 {
+			return after
+		}
+	}
+	return wait
+}
+
+// windowNumber is the number of the sliding window at now, 0 if the limit has none.
+func (l *limit) windowNumber(now uint64) uint64 {
+	if l.algorithm != api.SlidingWindow {
+		return 0
+	}
+	return uint64(l.number(now))
 }
 
 // borrow charges a take of cost that may wait for at most most milliseconds. "The

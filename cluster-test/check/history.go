@@ -33,6 +33,7 @@ type Op struct {
 	Key       string `json:"key"`
 	Cost      int64  `json:"cost,omitempty"` // but of a peek, a reset and a cancel; of a lease what is wanted
 	RequestID string `json:"request_id,omitempty"`
+	MaxWaitMS int64  `json:"max_wait_ms,omitempty"` // of a take
 	// Hold is the id of a lease that is asked for or ended, and Need, of the former,
 	// the least that is of use. Policy and Key of the latter are the lease's.
 	Hold []byte `json:"hold,omitempty"`

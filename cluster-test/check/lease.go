@@ -47,12 +47,12 @@ func (b *bucket) expire() {
 
 // earlier is an instant before at, by the same clock.
 func (at instant) earlier(now uint64) instant {
-	return instant{now, max(0, at.wall-int64(at.now-now)), at.peak}
+	return instant{now, max(0, at.wall-int64(at.now-now))}
 }
 
 // later is an instant after at.
 func (at instant) later(now uint64) instant {
-	return instant{now, min(at.wall+int64(now-at.now), maxWall), at.peak}
+	return instant{now, min(at.wall+int64(now-at.now), maxWall)}
 }
 
 // clamp: "a token bucket fills up to burst-leased", and "leased tokens count as

@@ -12,7 +12,6 @@ import (
 type instant struct {
 	now  uint64
 	wall int64
-	peak int64 // the latest time of day that the shard has had
 }
 
 // level is the state of one limit. Which fields count follows from the algorithm.

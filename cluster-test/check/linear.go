@@ -25,6 +25,9 @@ const (
 	linearUnits  = 1 << 60         // levels are below, so that sums fit an int64
 )
 
+// unclear is the wait of requests under one id that differ in it.
+const unclear = -1
+
 // linearInput is one operation to the search.
 type linearInput struct {
 	op  *Op
@@ -187,6 +190,9 @@ func (c *checker) linearHistory(ops []int, set *numbers) (history []porcupine.Op
 			merged = append(merged, &one)
 			continue
 		}
+		if first.MaxWaitMS != op.MaxWaitMS {
+			first.MaxWaitMS = unclear
+		}
 		first.Call = min(first.Call, op.Call)
 		if op.Outcome != Done {
 			continue
@@ -299,8 +305,10 @@ func (s linearState) answer(in linearInput) (next linearState, ok bool) {
 		}
 		r.tokens(v.Remaining)
 		r.missing(r.full, v.ResetAfterMS)
-		if next > 0 {
-			r.missing(next*l.per, v.RetryAfterMS)
+		switch {
+		case next == 0, in.op.MaxWaitMS != 0 && v.RetryAfterMS == 0, in.op.MaxWaitMS == unclear:
+		default: // a take that may wait passes so much sooner than its tokens are there
+			r.missing(next*l.per, v.RetryAfterMS+in.op.MaxWaitMS)
 		}
 		if r.lo > r.hi {
 			return s, false

@@ -38,7 +38,7 @@ func (o *oracle) pass(stamp uint64) {
 	o.now = max(o.now, stamp)
 	for i := range o.clocks {
 		c := &o.clocks[i]
-		c.peak = c.instant(o.now).peak
+		c.peak = c.instant(o.now).wall
 	}
 }
 
@@ -49,7 +49,7 @@ func (o *oracle) correct(measured int64) {
 	o.endLeases()
 	var after []timeOfDay
 	add := func(c timeOfDay) {
-		if c.peak = c.instant(o.now).peak; !slices.Contains(after, c) {
+		if c.peak = c.instant(o.now).wall; !slices.Contains(after, c) {
 			after = append(after, c)
 		}
 	}
@@ -75,8 +75,7 @@ func (o *oracle) holdsCalendar() bool {
 			}
 			return slices.ContainsFunc(o.clocks, func(c timeOfDay) bool {
 				gone := b.clone()
-				at := c.instant(o.now)
-				gone.advance(instant{at.now, at.peak, at.peak})
+				gone.advance(c.instant(o.now))
 				return gone.full()
 			})
 		})
@@ -340,6 +339,11 @@ func decide(op *logOp, b *bucket) (out outcome, changed bool) {
 			return fail(api.PermitRequired), false
 		}
 		// "cost-exceeds-burst: could never pass"
+		if op.cost > b.set.smallest && b.set.shadow {
+			a := b.describe(b.scarcest(), 0)
+			a.Allowed, a.Shadowed = true, true
+			return outcome{verdict: allowed, answer: a}, false
+		}
 		if op.cost > b.set.smallest {
 			return fail(api.CostExceedsBurst), false
 		}
@@ -347,8 +351,7 @@ func decide(op *logOp, b *bucket) (out outcome, changed bool) {
 		// and changes nothing."
 		wait, ok := b.borrow(op.cost, op.maxWait)
 		if !ok {
-			_, binding := b.longest(op.cost)
-			out := outcome{verdict: denied, answer: b.describe(binding, op.cost)}
+			out := outcome{verdict: denied, answer: b.deny(op.cost, op.maxWait)}
 			if b.set.shadow { // "a denial becomes allowed, shadowed"
 				out.verdict, out.answer.Allowed, out.answer.Shadowed = allowed, true, true
 			}

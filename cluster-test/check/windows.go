@@ -107,8 +107,7 @@ func (l *limit) windowsUntil(a, b int64) (n int64) {
 	return n
 }
 
-// turn begins the windows up to that of wall; a time of day that steps back
-// changes none.
+// turn begins the windows up to that of wall.
 func (l *limit) turn(v *level, wall, leased int64) {
 	if start := l.windowOf(wall); start > v.start {
 		if leased > 0 {
@@ -225,19 +224,21 @@ type timeOfDay struct {
 	peak   int64  // the latest time that it showed
 }
 
+// instant is the time at now. "The time of day never goes back."
 func (c timeOfDay) instant(now uint64) instant {
-	wall := min(max(0, int64(min(now, maxWall))+c.offset), maxWall)
-	return instant{now, wall, max(c.peak, wall)}
+	return instant{now, min(max(c.peak, int64(min(now, maxWall))+c.offset), maxWall)}
 }
 
 // correct: "at most a hundredth of the time since the last correction, never by a
 // jump", of which no more than ten seconds count; "A shard that holds no such
-// window takes the wall clock's time over at once."
+// window takes a later time over at once."
 func (c timeOfDay) correct(measured int64, now uint64, slew bool) timeOfDay {
 	step := measured - c.offset
-	if c.set && slew {
+	if c.set {
 		most := int64(min(now-c.at, 10e9) / 100)
-		step = min(max(step, -most), most)
+		if step = max(step, -most); slew {
+			step = min(step, most)
+		}
 	}
 	return timeOfDay{true, c.offset + step, now, c.peak}
 }

@@ -455,6 +455,7 @@ func (w *world) add(b *sent, view *fsm.CatalogView, client int, tag string, atom
 	var most int64 // how long it may wait
 	if w.windows && op.Kind == take && w.chance(30) {
 		most = w.rnd.Int64N(10_000)
+		op.MaxWaitMS = most
 	}
 	o := api.Op{Kind: api.Kind(slices.Index(kinds[:], op.Kind)), Policy: at, Cost: op.Cost, Key: op.Key, RequestID: op.RequestID, MaxWait: most}
 	if op.Kind == leases {

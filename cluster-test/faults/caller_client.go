@@ -22,9 +22,10 @@ func (c *caller) throughClient(context.Context) {
 	ops := []check.Op{op}
 	switch kind := c.rng.IntN(20); {
 	case kind < 12:
-		ops[0].Kind, ops[0].Cost = "take", cost
+		most := c.mostWait()
+		ops[0].Kind, ops[0].Cost, ops[0].MaxWaitMS = "take", cost, most.Milliseconds()
 		returned := c.journal.call(ops)
-		d, err := c.client.Take(ctx, policy, key, cost, client.MaxWait(c.mostWait()))
+		d, err := c.client.Take(ctx, policy, key, cost, client.MaxWait(most))
 		conclude(&ops[0], err, func() *check.Answer { return decisionAnswer(&d) })
 		returned()
 	case kind < 15:
@@ -66,6 +67,7 @@ func (c *caller) batch(context.Context) {
 		policy, key, cost := c.pick()
 		ops[i] = check.Op{Client: c.lane(i), Kind: "take", Policy: policy, Key: key, Cost: cost}
 		reqs[i] = client.Request{Policy: policy, Key: key, Cost: cost, MaxWait: c.mostWait()}
+		ops[i].MaxWaitMS = reqs[i].MaxWait.Milliseconds()
 	}
 	returned := c.journal.call(ops)
 	res, err := c.client.TakeBatch(context.Background(), reqs)

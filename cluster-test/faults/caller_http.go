@@ -24,13 +24,14 @@ func (c *caller) throughHTTP(ctx context.Context) {
 		Client: c.lane(0), Kind: "take", Policy: policy, Key: key, Cost: cost,
 		RequestID: fmt.Sprintf("r%d-%d", c.journal.process, c.journal.groups.Add(1)),
 	}
-	path, body := "/v1/take", any(api.TakeRequest{Policy: policy, Key: key, Cost: &cost, RequestID: op.RequestID, MaxWaitMS: c.mostWait().Milliseconds()})
+	op.MaxWaitMS = c.mostWait().Milliseconds()
+	path, body := "/v1/take", any(api.TakeRequest{Policy: policy, Key: key, Cost: &cost, RequestID: op.RequestID, MaxWaitMS: op.MaxWaitMS})
 	switch kind := c.rng.IntN(10); {
 	case kind < 2:
-		op.Kind, path = "refund", "/v1/refund"
+		op.Kind, op.MaxWaitMS, path = "refund", 0, "/v1/refund"
 		body = api.RefundRequest{Policy: policy, Key: key, Cost: &cost, RequestID: op.RequestID}
 	case kind < 3:
-		op.Kind, op.Cost, op.RequestID, path = "peek", 0, "", "/v1/peek"
+		op.Kind, op.Cost, op.RequestID, op.MaxWaitMS, path = "peek", 0, "", 0, "/v1/peek"
 		body = api.KeyRequest{Policy: policy, Key: key}
 	}
 	ops := []check.Op{op}
@@ -62,8 +63,8 @@ func (c *caller) atomic(ctx context.Context) {
 	for i := range n {
 		policy, _, cost := c.pick()
 		key := fmt.Sprintf("{tag-%d}-%d", tag, c.rng.IntN(3))
-		ops[i] = check.Op{Client: c.lane(0), Kind: "take", Policy: policy, Key: key, Cost: cost, Atomic: group}
-		req.Requests = append(req.Requests, api.TakeRequest{Policy: policy, Key: key, Cost: &cost, MaxWaitMS: c.mostWait().Milliseconds()})
+		ops[i] = check.Op{Client: c.lane(0), Kind: "take", Policy: policy, Key: key, Cost: cost, Atomic: group, MaxWaitMS: c.mostWait().Milliseconds()}
+		req.Requests = append(req.Requests, api.TakeRequest{Policy: policy, Key: key, Cost: &cost, MaxWaitMS: ops[i].MaxWaitMS})
 	}
 	returned := c.journal.call(ops)
 	var answer struct {

@@ -120,7 +120,9 @@ func (c *caller) take() {
 	ctx, cancel := c.patience()
 	defer cancel()
 	op := c.begin("take")
-	d, err := c.cl.Take(ctx, op.Policy, op.Key, op.Cost, append(withID(op.RequestID), client.MaxWait(c.mostWait()))...)
+	most := c.mostWait()
+	op.MaxWaitMS = most.Milliseconds()
+	d, err := c.cl.Take(ctx, op.Policy, op.Key, op.Cost, append(withID(op.RequestID), client.MaxWait(most))...)
 	c.end(op, fromDecision(&d), err)
 }
 
@@ -173,8 +175,10 @@ func (c *caller) batch(atomic bool) {
 		if i == 0 {
 			op.Call = c.w.rec.now()
 		}
+		most := c.mostWait()
+		op.MaxWaitMS = most.Milliseconds()
 		ops[i] = *op
-		requests = append(requests, client.Request{Policy: op.Policy, Key: op.Key, Cost: op.Cost, RequestID: op.RequestID, MaxWait: c.mostWait()})
+		requests = append(requests, client.Request{Policy: op.Policy, Key: op.Key, Cost: op.Cost, RequestID: op.RequestID, MaxWait: most})
 	}
 	results, err := c.cl.TakeBatch(ctx, requests, opts...)
 	for i := range ops {
@@ -206,6 +210,7 @@ func (c *caller) post(again bool) {
 	request := api.TakeRequest{Policy: op.Policy, Key: op.Key, Cost: &op.Cost, RequestID: op.RequestID}
 	if op.Kind == "take" {
 		request.MaxWaitMS = c.mostWait().Milliseconds()
+		op.MaxWaitMS = request.MaxWaitMS
 	}
 	body, err := json.Marshal(request)
 	if err != nil {
