@@ -401,6 +401,11 @@ func take(policy, key string) namedOp {
 func (o namedOp) id(id string) namedOp  { o.RequestID = id; return o }
 func (o namedOp) cost(c int64) namedOp  { o.Cost = c; return o }
 func (o namedOp) as(k api.Kind) namedOp { o.Kind = k; return o }
+func (o namedOp) lease() namedOp {
+	o.Kind, o.Hold = api.Lease, &api.Hold{ID: api.NewHoldID(o.Key, [14]byte{1}), TTL: 1000, Need: 1}
+	return o
+}
+
 func batchOf(ops ...namedOp) *api.Batch {
 	b := &api.Batch{}
 	for _, o := range ops {

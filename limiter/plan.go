@@ -263,9 +263,10 @@ func (l *Limiter) check(op *api.Op, b *api.Batch, sets []*policy.Set, override *
 
 // repeatable tells that the state machine recognises a repetition of op, or
 // that one does no harm. A reset is neither: the second would also forget what
-// was taken after the first. A hold is recognised by its id.
+// was taken after the first. A hold is recognised by its id, but a lease only while
+// it lives: what comes after its end would be another one, which nobody spends.
 func repeatable(op *api.Op) bool {
-	return op.Kind == api.Peek || op.RequestID != "" || op.Kind.MakesHold() || op.Kind.OnHold()
+	return op.Kind == api.Peek || op.RequestID != "" || op.Kind.MakesHold() && op.Kind != api.Lease || op.Kind.OnHold()
 }
 
 // inItem is p with the index of the operation that it is about.

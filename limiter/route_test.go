@@ -67,6 +67,8 @@ func TestUnknownIsTriedAgainOnlyIfTheRepetitionIsRecognised(t *testing.T) {
 		{"refund with a request id", batchOf(take("api", k).as(api.Refund).id("b")), true},
 		{"peek", batchOf(take("api", k).as(api.Peek).cost(0)), true},
 		{"reset", batchOf(take("api", k).as(api.Reset).cost(0)), false},
+		{"lease", batchOf(take("api", k).lease()), false},
+		{"lease in a session", session(batchOf(take("api", k).lease()), 1), true},
 		{"one of two with an id", batchOf(take("api", k).id("c"), take("api", k)), false},
 		{"take with an id and a peek", batchOf(take("api", k).id("d"), take("api", k).as(api.Peek).cost(0)), true},
 		{"take beside a bad one", batchOf(take("api", k), take("nope", k)), false},
