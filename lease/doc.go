@@ -48,5 +48,6 @@
 //   - With I processes that spend from one soft bucket, of burst B and rate r, and
 //     the interval S of syncs, which includes the time that one takes, at most
 //     (I-1)*(B+2rS) tokens pass beyond the limit, over any interval, while syncs
-//     go through; of a window of rate R it is (I-1)*R a window.
+//     go through; of a window of rate R it is (I-1)*R a window. A soft bucket is kept
+//     until it is full; a process that starts anew is another one.
 package lease

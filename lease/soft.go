@@ -25,7 +25,8 @@ func (e *Entry) interval() int64 {
 // shortestSync bounds how often a small bucket syncs.
 const shortestSync = 10_000_000
 
-// quietSyncs is how many of the policy's intervals without a take end an entry.
+// quietSyncs is how many of the policy's intervals without a take end an entry, if
+// its bucket is full by then: one that begins anew is.
 const quietSyncs = 10
 
 // lookSoft asks for a sync if somebody came since the last one, and returns when
@@ -39,7 +40,7 @@ func (e *Entry) lookSoft(now int64) int64 {
 	case used:
 		e.usedAt = now
 		e.sync(now, spent)
-	case now-e.usedAt >= quietSyncs*e.told.Set.SyncInterval*1_000_000:
+	case now-e.usedAt >= quietSyncs*e.told.Set.SyncInterval*1_000_000 && e.soft.full(now):
 		e.end(now)
 		return 0
 	}

@@ -174,3 +174,27 @@ func TestSoftAloneFallsLittleShort(t *testing.T) {
 		}
 	}
 }
+
+// TestAnIdleSoftBucketIsRemembered: who comes back after a while finds what he left,
+// though the entry is made anew when there is none, as a node does.
+func TestAnIdleSoftBucketIsRemembered(t *testing.T) {
+	set := softSet(1, 20)
+	set.Limits[0].Per = 10 * second // full again after 200
+	w := newWorld(t, 1, set)
+	p := w.peer()
+	passed := 0
+	for range 12 { // times that somebody comes, each for all that there is
+		e := p.table.Put(p.now(), "p", "k", &set, nil)
+		for e.Take(p.now(), 1).Verdict == Allowed {
+			passed++
+		}
+		w.run(w.now + 15*second)
+	}
+	if passed < 20 || passed > 20+12*15/10 {
+		t.Errorf("%d passed of a burst of 20 and 18 that flowed in", passed)
+	}
+	w.run(w.now + 230*second)
+	if n := p.table.Len(); n != 0 {
+		t.Errorf("%d entries of full buckets stay", n)
+	}
+}
