@@ -413,7 +413,7 @@ func (c *checker) stalePolicies() {
 	ops := map[string][]int{}
 	for at, p := range c.placed {
 		op := &c.h.Ops[at]
-		if p != nil && op.placed() && !op.Stale && !op.Answer.Duplicate && byName[op.Policy] != nil {
+		if p != nil && op.placed() && !op.Stale && !op.acts() && !op.Answer.Duplicate && byName[op.Policy] != nil {
 			ops[op.Policy] = append(ops[op.Policy], at)
 		}
 	}

@@ -37,6 +37,7 @@ type checker struct {
 	byPlace map[commitKey][]int // operations whose answer names a place
 	staleAt map[staleKey][]int  // stale peeks, by the entry they come after
 	placed  []*place            // of each operation; nil if its place is in no log
+	leased  map[string]bool     // ids of leases
 
 	sets    map[string]*numbers // met in the shards' logs, by their bytes
 	catalog *catalog
@@ -57,8 +58,8 @@ func Check(in Input) *Report {
 	c := &checker{
 		in: in, h: in.History, report: &Report{},
 		byPlace: map[commitKey][]int{}, staleAt: map[staleKey][]int{},
-		placed: make([]*place, len(in.History.Ops)),
-		sets:   map[string]*numbers{}, catalog: newCatalog(),
+		placed: make([]*place, len(in.History.Ops)), leased: map[string]bool{},
+		sets: map[string]*numbers{}, catalog: newCatalog(),
 	}
 	c.index()
 	c.order()
@@ -97,6 +98,11 @@ func Check(in Input) *Report {
 func (c *checker) index() {
 	r := c.report
 	r.Ops, r.Edits = len(c.h.Ops), len(c.h.Edits)
+	for i := range c.h.Ops {
+		if op := &c.h.Ops[i]; op.Kind == leases {
+			c.leased[string(op.Hold)] = true
+		}
+	}
 	for at := range c.h.Ops {
 		op := &c.h.Ops[at]
 		switch op.Outcome {
@@ -112,7 +118,7 @@ func (c *checker) index() {
 			continue
 		}
 		switch {
-		case !op.placed():
+		case !op.placed() || c.unjudged(op):
 		case op.Stale:
 			r.Stale++
 			key := staleKey{op.Answer.Commit.Shard, op.Answer.Commit.Index}
@@ -129,10 +135,10 @@ func (op *Op) malformed() string {
 	switch {
 	case op.Outcome != Done && op.Outcome != NotApplied && op.Outcome != Unknown:
 		return "its outcome is none"
-	case !slices.Contains([]string{take, peek, refund, reset, leases, syncs, commit, cancel}, op.Kind):
+	case !slices.Contains(kinds[:], op.Kind):
 		return "its kind is none"
-	case (op.Kind == leases || op.ends()) != (len(op.Hold) == 16):
-		return "a lease has an id of 16 bytes, and nothing else has"
+	case op.Hold != nil && (len(op.Hold) != 16 || !op.makes() && !op.acts()), op.Hold == nil && (op.Kind == leases || op.acts()):
+		return "what is about a hold has an id of 16 bytes, and nothing else has"
 	case op.Outcome == Done && op.Answer == nil:
 		return "it is done and has no answer"
 	case op.Outcome == Done && op.Kind != reset && op.Answer.Commit == nil:
@@ -143,6 +149,11 @@ func (op *Op) malformed() string {
 	return ""
 }
 
+// unjudged says whether an operation is one of those that the oracle leaves alone.
+func (c *checker) unjudged(op *Op) bool {
+	return op.Kind == reserve || op.Kind == acquire || op.acts() && !c.leased[string(op.Hold)]
+}
+
 // placed says whether the operation's answer names a place in a log.
 func (op *Op) placed() bool {
 	return op.Outcome == Done && op.Answer != nil && op.Answer.Commit != nil && op.Kind != reset
@@ -150,7 +161,7 @@ func (op *Op) placed() bool {
 
 // is says whether the operation of a log is the one that was asked for.
 func (op *Op) is(l *logOp) bool {
-	if op.ends() {
+	if op.acts() {
 		return op.Kind == l.kind && op.cost() == l.cost && slices.Equal(op.Hold, l.hold[:])
 	}
 	policy := op.Policy == l.set.policy || op.Policy == "" && strings.HasPrefix(l.set.policy, inlinePrefix)
@@ -167,13 +178,18 @@ func (op *Op) inline() bool { return op.Policy == "" || strings.HasPrefix(op.Pol
 // inlinePrefix begins the policy's name of limits that came with a request.
 const inlinePrefix = "inline:"
 
-// ends says whether the operation ends a lease.
-func (op *Op) ends() bool { return op.Kind == commit || op.Kind == cancel }
+// makes says whether the operation makes a hold, and acts whether it is about one
+// that there is.
+func (op *Op) makes() bool { return op.Kind == reserve || op.Kind == acquire || op.Kind == leases }
+
+func (op *Op) acts() bool {
+	return op.Kind == commit || op.Kind == cancel || op.Kind == renew || op.Kind == release
+}
 
 // cost is what the operation asks for: 1 if it does not say.
 func (op *Op) cost() int64 {
 	switch op.Kind {
-	case take, refund:
+	case take, refund, reserve, acquire:
 		return max(op.Cost, 1)
 	case leases, syncs, commit:
 		return op.Cost
@@ -222,7 +238,7 @@ func (c *checker) count(places [][]*place) {
 // charged is forgotten.
 func (c *checker) lost() {
 	for at := range c.h.Ops {
-		if op := &c.h.Ops[at]; op.placed() && c.placed[at] == nil && op.malformed() == "" {
+		if op := &c.h.Ops[at]; op.placed() && c.placed[at] == nil && op.malformed() == "" && !c.unjudged(op) {
 			m := op.Answer.Commit
 			c.report.add(LostCharge, "%s was told shard %d, index %d, offset %d, and no replica has that place", op.describe(at), m.Shard, m.Index, m.Offset)
 		}

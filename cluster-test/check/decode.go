@@ -32,20 +32,24 @@ const (
 )
 
 // kinds are the names of operations, by their number in the log.
-var kinds = [...]string{"take", "peek", "refund", "reset", "reserve", "commit", "cancel", "acquire", "renew", "release", "lease", "sync"}
+var kinds = [...]string{take, peek, refund, reset, reserve, commit, cancel, acquire, renew, release, leases, syncs}
 
-// Those in a history. Reservations and permits are in none, and the oracle leaves
-// them alone: whoever makes them checks that they add up, under policies of their
-// own. A commit and a cancel are of a lease.
+// They are the same in a history. The oracle leaves reservations and permits alone,
+// wherever they stand: whoever makes them checks that they add up, under policies of
+// their own.
 const (
-	take   = "take"
-	peek   = "peek"
-	refund = "refund"
-	reset  = "reset"
-	leases = "lease"
-	syncs  = "sync"
-	commit = "commit"
-	cancel = "cancel"
+	take    = "take"
+	peek    = "peek"
+	refund  = "refund"
+	reset   = "reset"
+	reserve = "reserve"
+	commit  = "commit" // of a reservation or a lease
+	cancel  = "cancel"
+	acquire = "acquire"
+	renew   = "renew"
+	release = "release"
+	leases  = "lease"
+	syncs   = "sync"
 )
 
 const (
@@ -90,11 +94,11 @@ type logOp struct {
 // makes says whether the operation makes a hold, and acts whether it is about one
 // that there is.
 func (op *logOp) makes() bool {
-	return op.kind == "reserve" || op.kind == "acquire" || op.kind == leases
+	return op.kind == reserve || op.kind == acquire || op.kind == leases
 }
 
 func (op *logOp) acts() bool {
-	return op.kind == commit || op.kind == cancel || op.kind == "renew" || op.kind == "release"
+	return op.kind == commit || op.kind == cancel || op.kind == renew || op.kind == release
 }
 
 // ownRanges is the body of an entry of ownership.
@@ -319,7 +323,7 @@ func decodeOp(c *cutter, sets []*numbers) (op logOp, err error) {
 		op.ttl = c.positive()
 	}
 	switch op.kind {
-	case "reserve":
+	case reserve:
 		op.rule = byte(c.fixed(1))
 		c.bad = c.bad || op.rule > 1
 	case leases:
@@ -346,7 +350,7 @@ func decodeActs(c *cutter, head uint64, kind string) (op logOp, err error) {
 		op.cost = c.positive()
 	}
 	copy(op.hold[:], c.bytes(16))
-	if op.kind == "renew" {
+	if op.kind == renew {
 		op.ttl = c.positive()
 	}
 	if c.bad {

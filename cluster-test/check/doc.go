@@ -73,8 +73,8 @@
 //     answer tells.
 //  4. The bound on the bytes of unacknowledged answers of sessions, 256 MiB of a
 //     shard, beyond which the store refuses groups.
-//  5. Reservations and permits. Their callers check that they add up, under
-//     policies that nothing else in the history is about.
+//  5. Reservations and permits, whether they are in the history or not. Their callers
+//     check that they add up, under policies that nothing else is about.
 //  6. Stored state that no later operation looks at, such as a request id that
 //     is forgotten and never repeated.
 package check

@@ -28,16 +28,24 @@ type Op struct {
 	Call   int64 `json:"call"`   // ns on the recorder's clock, which is one for the whole history and does not jump
 	Return int64 `json:"return"` // ns; Forever if no answer came
 
-	Kind      string `json:"kind"` // take, peek, refund, reset; lease, commit, cancel, sync
+	// Kind is take, peek, refund or reset; reserve; acquire; lease or sync; or of what
+	// acts on a hold, commit or cancel (of a reservation or a lease), renew or release
+	// (of a permit).
+	Kind string `json:"kind"`
+	// Policy and Key of what acts on a hold are the hold's; empty if its caller does
+	// not know them.
 	Policy    string `json:"policy"`
 	Key       string `json:"key"`
-	Cost      int64  `json:"cost,omitempty"` // but of a peek, a reset and a cancel; of a lease what is wanted
+	Cost      int64  `json:"cost,omitempty"` // but of a peek, a reset, a cancel, a renew and a release; of a lease what is wanted
 	RequestID string `json:"request_id,omitempty"`
 	MaxWaitMS int64  `json:"max_wait_ms,omitempty"` // of a take
-	// Hold is the id of a lease that is asked for or ended, and Need, of the former,
-	// the least that is of use. Policy and Key of the latter are the lease's.
-	Hold []byte `json:"hold,omitempty"`
-	Need int64  `json:"need,omitempty"`
+	// Hold is the 16 bytes of the id of the hold that the operation makes or acts on. Of
+	// a reserve and an acquire whose sender did not choose it, it is nil, and the
+	// answer tells it.
+	Hold           []byte `json:"hold,omitempty"`
+	Need           int64  `json:"need,omitempty"`             // of a lease: the least that is of use
+	TTLMS          int64  `json:"ttl_ms,omitempty"`           // of a reserve, an acquire and a renew, as sent; 0 is the store's 30 s
+	CancelOnExpiry bool   `json:"cancel_on_expiry,omitempty"` // of a reserve
 	// Atomic groups the takes of one atomic batch: the same number above 0, in
 	// the order of the batch. Client, Call, Return and Outcome are the same.
 	Atomic int64 `json:"atomic,omitempty"`
@@ -54,7 +62,7 @@ const Forever = math.MaxInt64
 
 // Answer is what the store said. The fields are those of the HTTP API.
 type Answer struct {
-	Allowed      bool             `json:"allowed,omitempty"` // of a take and a lease
+	Allowed      bool             `json:"allowed,omitempty"` // of a take and of what makes a hold
 	Limit        int64            `json:"limit"`
 	Remaining    int64            `json:"remaining"`
 	RetryAfterMS int64            `json:"retry_after_ms"`
@@ -64,10 +72,11 @@ type Answer struct {
 	Shadowed     bool             `json:"shadowed,omitempty"`
 	Refunded     int64            `json:"refunded,omitempty"` // of a refund
 	Granted      int64            `json:"granted,omitempty"`  // of a lease
+	Hold         []byte           `json:"hold,omitempty"`     // of a reserve and an acquire that are allowed: the id
 	Duplicate    bool             `json:"duplicate,omitempty"`
 	Revision     uint64           `json:"policy_revision"`
-	// Of what ended a lease: what it cost, what was given back, and what it cost
-	// more than it had.
+	// Of a commit and a cancel: what the reservation or the lease cost in the end, what
+	// was given back, and what it cost more than it had.
 	Committed int64 `json:"committed,omitempty"`
 	Given     int64 `json:"given,omitempty"`
 	Charged   int64 `json:"charged,omitempty"`

@@ -62,7 +62,7 @@ func (c *checker) linear() {
 			names = append(names, name)
 		}
 		byKey[name] = append(byKey[name], at)
-		if op.Hold != nil || op.Kind == syncs {
+		if op.makes() || op.acts() || op.Kind == syncs {
 			beyond[name] = true
 		}
 	}

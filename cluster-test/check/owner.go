@@ -138,7 +138,7 @@ func (c *checker) sign(q *request) string {
 	for _, at := range q.ops {
 		op := &c.h.Ops[at]
 		name := bucketName{op.Policy, op.Key}
-		if op.ends() {
+		if op.acts() {
 			name = bucketName{}
 		}
 		signOne(&b, op.Atomic != 0, op.Kind, name.policy, name.key, op.cost(), op.RequestID+string(op.Hold))
