@@ -17,6 +17,12 @@ type Input struct {
 	// over the whole history, and DriftPPM by how many millionths beyond that.
 	Slack    time.Duration
 	DriftPPM int64
+	// Instances is how many processes, of nodes and of callers, may have spent soft
+	// buckets and local ones, all that were there at any time; with 0 what these let
+	// through is not checked. Silence is for how long such a process, but for the
+	// policy's sync_interval, may have heard nothing of the store.
+	Instances int
+	Silence   time.Duration
 	// StrictPolicies makes a use of a policy that was edited before the
 	// operation was called a violation. It may be set when every node that
 	// serves can reach the catalog.
@@ -56,7 +62,7 @@ func Check(in Input) *Report {
 		in.History = &History{}
 	}
 	c := &checker{
-		in: in, h: in.History, report: &Report{},
+		in: in, h: in.History, report: &Report{Elsewhere: map[string]int{}},
 		byPlace: map[commitKey][]int{}, staleAt: map[staleKey][]int{},
 		placed: make([]*place, len(in.History.Ops)), leased: map[string]bool{},
 		sets: map[string]*numbers{}, catalog: newCatalog(),
@@ -83,6 +89,7 @@ func Check(in Input) *Report {
 		c.count(places)
 		c.lost()
 		c.owners(places)
+		c.spent(places)
 		for _, p := range places {
 			c.checkOverrides(p)
 			c.bounds(p)
@@ -139,6 +146,8 @@ func (op *Op) malformed() string {
 		return "its kind is none"
 	case op.Hold != nil && (len(op.Hold) != 16 || !op.makes() && !op.acts()), op.Hold == nil && (op.Kind == leases || op.acts()):
 		return "what is about a hold has an id of 16 bytes, and nothing else has"
+	case op.elsewhere() && (op.Kind != take || op.Atomic != 0):
+		return "it is no take, or one of an atomic batch, and another than the log decided"
 	case op.Outcome == Done && op.Answer == nil:
 		return "it is done and has no answer"
 	case op.Outcome == Done && op.Kind != reset && op.Answer.Commit == nil:
@@ -156,7 +165,7 @@ func (c *checker) unjudged(op *Op) bool {
 
 // placed says whether the operation's answer names a place in a log.
 func (op *Op) placed() bool {
-	return op.Outcome == Done && op.Answer != nil && op.Answer.Commit != nil && op.Kind != reset
+	return op.Outcome == Done && op.Answer != nil && op.Answer.Commit != nil && op.Kind != reset && !op.elsewhere()
 }
 
 // is says whether the operation of a log is the one that was asked for.

@@ -417,7 +417,7 @@ func decodeModes(c *cutter, s *numbers) {
 	if both == 0 || mode > 2 || unavailable > 2 {
 		c.bad = true
 	}
-	if mode > 0 {
+	if s.mode = uint8(mode); mode > 0 {
 		ms := c.positive()
 		c.bad = c.bad || ms == 0
 		if mode == 1 {

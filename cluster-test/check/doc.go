@@ -47,6 +47,15 @@
 //     linearizable: some order of them, consistent with real time, makes token
 //     buckets answer so. This looks at no log, and leaves keys alone that have
 //     windows, takes that waited, denials in shadow, leases or syncs.
+//  12. What no log decided is let decide by its policy: spent from memory under the
+//     modes leased and soft, by a failure rule if the policy has that one. What
+//     callers spent from a lease is at most what its place in the log charged, less
+//     what its holder gave back, and none of it after it expired. Over every interval
+//     in which takes of a bucket were called and returned, leased ones with those of
+//     the log admit no more than the limit; soft ones the bound of docs/consistency.md
+//     more, for [Input.Instances]; and local ones what as many buckets of their own
+//     admit. Under these modes leases, their ends and syncs need nobody who asked.
+//     Keys that were refunded or reset are left out of the intervals.
 //
 // What is assumed:
 //
@@ -60,7 +69,10 @@
 //     before it sends anything, its Return after it has the answer.
 //  4. An operation that is sent again is one operation in the history if its
 //     sender is one (see [Op]). Two senders that use one request id are two.
-//  5. Limits that came with a request have the policy's name "" or the name
+//  5. Who was answered by memory or by a failure rule had [Answer.Source] recorded.
+//     A soft, open or local answer may come after a request that got none, which
+//     then may have been applied once.
+//  6. Limits that came with a request have the policy's name "" or the name
 //     that the store gives them, which begins with "inline:".
 //
 // What it cannot see:

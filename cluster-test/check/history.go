@@ -75,6 +75,9 @@ type Answer struct {
 	Hold         []byte           `json:"hold,omitempty"`     // of a reserve and an acquire that are allowed: the id
 	Duplicate    bool             `json:"duplicate,omitempty"`
 	Revision     uint64           `json:"policy_revision"`
+	// Source is who decided a take: "" or store is the log. Of a take from memory,
+	// Commit is the place of its lease; those of soft, open and local are not read.
+	Source string `json:"source,omitempty"`
 	// Of a commit and a cancel: what the reservation or the lease cost in the end, what
 	// was given back, and what it cost more than it had.
 	Committed int64 `json:"committed,omitempty"`

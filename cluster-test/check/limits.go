@@ -25,6 +25,7 @@ type numbers struct {
 	off      bool     // a take passes, and is not charged
 	permits  bool     // a limit is of concurrency: no take is answered
 	leaseTTL int64    // milliseconds that a lease lives at most, or 0
+	mode     uint8    // as package api numbers them; auto is leased here
 }
 
 type limit struct {
@@ -108,6 +109,12 @@ func (s *numbers) String() string {
 // resolve returns the numbers of a document.
 func resolve(p *api.Policy) *numbers {
 	s := &numbers{policy: p.Name, revision: p.Revision} // whose enforcement is also the cluster's matter
+	switch p.Mode {
+	case "leased", "auto":
+		s.mode = api.Leased
+	case "soft":
+		s.mode = api.Soft
+	}
 	for _, l := range p.Limits {
 		n := limit{name: l.Name, rate: l.Rate, per: int64(l.Per), burst: l.Burst}
 		switch l.Algorithm {

@@ -62,7 +62,7 @@ func (c *checker) linear() {
 			names = append(names, name)
 		}
 		byKey[name] = append(byKey[name], at)
-		if op.makes() || op.acts() || op.Kind == syncs {
+		if op.makes() || op.acts() || op.Kind == syncs || op.elsewhere() {
 			beyond[name] = true
 		}
 	}
@@ -127,7 +127,7 @@ func (c *checker) linearSet(policy string, ops []int, edited bool) (set *numbers
 			return nil
 		}
 	}
-	if set == nil || len(set.limits) > linearLimits || c.outlived(ops) {
+	if set == nil || set.mode != api.Strict || len(set.limits) > linearLimits || c.outlived(ops) {
 		return nil
 	}
 	for i := range set.limits {

@@ -42,7 +42,7 @@ func (c *checker) owners(places [][]*place) {
 	for _, q := range c.requests() {
 		op := &c.h.Ops[q.ops[0]]
 		switch {
-		case op.Kind == peek || op.malformed() != "" || op.placed():
+		case op.Kind == peek || op.malformed() != "" || op.placed() || op.elsewhere() && !op.mayHaveBeenSent():
 		case op.Outcome == NotApplied:
 			// Only to tell what was not applied from what nobody asked for.
 			if m := groups[c.sign(q)]; m != nil {
@@ -86,7 +86,7 @@ func (c *checker) windows(shard []*place) {
 // unowned returns what a request must explain that begins at p: p itself, or the
 // atomic group that it is the first of; or nil.
 func (p *place) unowned() []*place {
-	if !p.verdict.decided() || p.op.kind == peek {
+	if !p.verdict.decided() || p.op.kind == peek || p.ownAffair() {
 		return nil
 	}
 	ps := []*place{p}
@@ -119,7 +119,7 @@ func (c *checker) requests() (all []*request) {
 			continue
 		}
 		// "It may have been applied, once, at any time after Call."
-		q := &request{ops: []int{at}, call: op.Call, ret: Forever, done: op.Outcome == Done}
+		q := &request{ops: []int{at}, call: op.Call, ret: Forever, done: op.Outcome == Done && !op.mayHaveBeenSent()}
 		if q.done {
 			q.ret = op.Return
 		}

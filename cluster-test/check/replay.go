@@ -21,10 +21,11 @@ type place struct {
 	early, late int64
 	// maybe: whether it was decided depends on which buckets the store had
 	// dropped, and no answer tells.
-	maybe bool
-	group []*place // the atomic group that it belongs to, or nil
-	lease *logOp   // that asked for the lease which op ends, or nil
-	back  int64    // what came back of it, to each limit at most
+	maybe   bool
+	group   []*place // the atomic group that it belongs to, or nil
+	lease   *logOp   // that asked for the lease which op ends, or nil
+	back    int64    // what came back of it, to each limit at most
+	granted int64    // what a lease got
 	// owner is the operation of the history whose answer names the place, or -1.
 	owner int
 }
@@ -153,6 +154,9 @@ func (rp *replay) settle(places []*place, ways []way) {
 	for i, p := range places {
 		out := agree[0].outcomes[i]
 		p.verdict = out.verdict
+		if p.op.kind == leases && out.answer != nil {
+			p.granted = out.answer.Granted
+		}
 		if out.verdict == settled {
 			p.lease, p.back = rp.o.leaseOf[p.op.hold], out.answer.Given
 		}

@@ -1,6 +1,7 @@
 package check
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -30,6 +31,8 @@ const (
 	NotAppliedWas    Kind = "not-applied-was"   // an applied operation whose caller was told that nothing was
 	DoubleCharge     Kind = "double-charge"     // a request id or a session's number was applied twice
 	OverAdmitted     Kind = "over-admitted"     // more passed in an interval than the limit lets through
+	OverSpent        Kind = "over-spent"        // more was spent of a lease than it had, or after its end
+	WrongSource      Kind = "wrong-source"      // something decided a take that its policy does not let
 	EditsInverted    Kind = "edits-inverted"    // a later edit has an earlier revision
 	StalePolicy      Kind = "stale-policy"      // an operation was decided by a policy edited before it was asked
 	NotLinearizable  Kind = "not-linearizable"  // no order of what callers saw of a key explains it
@@ -74,6 +77,11 @@ type Report struct {
 	Keys       int // searched for a linearization
 	KeysLeft   int // not searched: too many operations, or out of the model's range
 	KeysUnsure int // given up: the search took too long
+
+	// Elsewhere counts takes that no log decided, by their source, and Leases those
+	// leases of the logs from which some of them were spent.
+	Elsewhere map[string]int
+	Leases    int
 
 	// StalePolicyUses counts operations that were called after an edit had
 	// returned and were decided by an older revision. A node cut off from the
@@ -128,8 +136,17 @@ func (r *Report) Err() error {
 func (r *Report) String() string {
 	return fmt.Sprintf("%d operations (%d done, %d not applied, %d unknown, %d stale peeks), %d edits; "+
 		"%d entries of %d shards and the catalog with %d operations (%d applied, %d failed, %d duplicates, %d replayed) and %d revisions, %d restarts; "+
-		"%d answers and %d intervals compared, %d keys linearized (%d left, %d unsure); %d uses of a stale policy; %d violations",
+		"%d answers and %d intervals compared, %d keys linearized (%d left, %d unsure); %s decided elsewhere, from %d leases; %d uses of a stale policy; %d violations",
 		r.Ops, r.Done, r.NotApplied, r.Unknown, r.Stale, r.Edits,
 		r.Entries, r.Shards, r.Places, r.Applied, r.Failed, r.Duplicates, r.Replayed, r.Revisions, r.Restarts,
-		r.Answers, r.Intervals, r.Keys, r.KeysLeft, r.KeysUnsure, r.StalePolicyUses, r.Total())
+		r.Answers, r.Intervals, r.Keys, r.KeysLeft, r.KeysUnsure, r.elsewhere(), r.Leases, r.StalePolicyUses, r.Total())
+}
+
+// elsewhere is the counts of takes that no log decided, in words.
+func (r *Report) elsewhere() string {
+	var list []string
+	for _, source := range slices.Sorted(maps.Keys(r.Elsewhere)) {
+		list = append(list, fmt.Sprintf("%s %d", source, r.Elsewhere[source]))
+	}
+	return cmp.Or(strings.Join(list, ", "), "none")
 }
