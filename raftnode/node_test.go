@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -669,4 +670,21 @@ func TestDataFolderOfSomebodyElse(t *testing.T) {
 		t.Fatal(err)
 	}
 	try(cfg, "log of group 1 is missing")
+}
+
+// What is asked for five times a second is the same, without what costs.
+func TestAnOutlineIsTheClusterWithoutItsReplicas(t *testing.T) {
+	c := startCluster(t, 3)
+	for _, n := range c.nodes {
+		eventually(t, "both tell the same", func() bool { // a leader may change between the two
+			whole, outline := n.Cluster(), n.Outline()
+			for i := range whole.Shards {
+				if len(whole.Shards[i].Members) != 3 {
+					t.Fatalf("shard %d has %d replicas", i, len(whole.Shards[i].Members))
+				}
+				whole.Shards[i].Members = outline.Shards[i].Members
+			}
+			return len(whole.Shards) == 3 && len(outline.Shards[0].Members) == 0 && reflect.DeepEqual(whole, outline)
+		})
+	}
 }

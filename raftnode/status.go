@@ -9,6 +9,19 @@ import (
 // Cluster is what this node knows of the whole cluster: its own replicas as
 // they are, those of peers as they last told.
 func (n *Node) Cluster() api.Cluster {
+	c := n.Outline()
+	for i, g := range n.groupList() {
+		if i < len(c.Shards) { // they may have been opened since
+			n.addReplicas(&c.Shards[i], g)
+		}
+	}
+	return c
+}
+
+// Outline is Cluster without the replicas of each shard. It costs little however
+// many shards there are: the library copies a group's configuration for whoever
+// asks, and of those only the catalog's is looked at.
+func (n *Node) Outline() api.Cluster {
 	view := n.catalog.View()
 	c := api.Cluster{
 		ClusterID: n.ClusterID(), NodeID: n.cfg.NodeID,
@@ -27,7 +40,11 @@ func (n *Node) Cluster() api.Cluster {
 		c.Nodes = append(c.Nodes, n.clusterNode(m))
 	}
 	for _, g := range groups {
-		c.Shards = append(c.Shards, n.shardStatus(g))
+		s := api.ShardStatus{ID: g.id, Term: g.raft.CurrentTerm(), Members: []api.MemberStatus{}}
+		if leader := n.leaderOf(g); leader != "" {
+			s.Leader = &leader
+		}
+		c.Shards = append(c.Shards, s)
 	}
 	return c
 }
@@ -42,12 +59,9 @@ func (n *Node) clusterNode(m Member) api.ClusterNode {
 	return node
 }
 
-func (n *Node) shardStatus(g *group) api.ShardStatus {
+// addReplicas adds to s what is known of each replica of g.
+func (n *Node) addReplicas(s *api.ShardStatus, g *group) {
 	own := g.status()
-	s := api.ShardStatus{ID: g.id, Term: own.Term, Members: []api.MemberStatus{}}
-	if leader := n.leaderOf(g); leader != "" {
-		s.Leader = &leader
-	}
 	var commit uint64
 	for _, server := range g.servers() {
 		id := string(server.ID)
@@ -65,5 +79,4 @@ func (n *Node) shardStatus(g *group) api.ShardStatus {
 	for i := range s.Members {
 		s.Members[i].Lag = commit - min(commit, s.Members[i].AppliedIndex)
 	}
-	return s
 }

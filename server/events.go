@@ -30,7 +30,7 @@ func (s *Server) watchEvents(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		nextCluster, nextView := s.node.Cluster(), s.node.Catalog()
+		nextCluster, nextView := s.node.Outline(), s.node.Catalog()
 		events := clusterEvents(cluster, nextCluster)
 		if nextView.Revision != view.Revision {
 			events = append(events, catalogEvents(view, nextView)...)

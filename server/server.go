@@ -296,7 +296,7 @@ func (s *Server) watchReady(ctx context.Context) {
 			ok = ok && c.OK
 		}
 		if ok {
-			s.before.cluster, s.before.view = s.node.Cluster(), s.node.Catalog()
+			s.before.cluster, s.before.view = s.node.Outline(), s.node.Catalog()
 			close(s.ready)
 			s.log.Info("ready")
 			return
