@@ -13,7 +13,7 @@ type ExplainRequest struct {
 type Explanation struct {
 	Passes  bool   `json:"passes"` // the take would be allowed, whatever the enforcement is
 	Cost    int64  `json:"cost"`
-	State          // RetryAfterMS is after when it passes; its limits are always listed
+	State          // RetryAfterMS is after when it passes, 0 if never; its limits are always listed
 	Binding string `json:"binding"` // name of the limit that binds
 
 	Override *Override `json:"override"` // that applies to the key; null is none

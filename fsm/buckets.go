@@ -345,8 +345,10 @@ func (m *Buckets) applyOp(st *staged, offset uint32) opError {
 	case api.Peek:
 		res.Status = api.StatusState
 		switch {
-		case op.Cost > b.set.minBurst:
+		case op.Cost > b.set.minBurst && !b.set.shadow && !b.set.off:
 			return exceeds(op.Cost, b.set)
+		case op.Cost > b.set.minBurst: // as of a take that is let pass
+			b.describe(res, 0)
 		case op.Cost > 0 && !b.passes(op.Cost):
 			b.deny(res, op.Cost, 0)
 		default:

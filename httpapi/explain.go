@@ -48,13 +48,23 @@ func (e *edge) explain(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	least := 0 // the limit with the smallest burst
+	for i, l := range a.set.Limits {
+		if l.Burst < a.set.Limits[least].Burst {
+			least = i
+		}
+	}
+	never := cost > a.set.Limits[least].Burst // and nothing is refused, so it is let pass
+	if never {
+		a.res.Binding = least
+	}
 	x := api.Explanation{
 		State: a.state(true), Cost: cost, Binding: a.set.Limits[a.res.Binding].Name,
 		PolicyEnforcement: doc.Enforcement, ClusterEnforcement: cluster.Enforcement,
 		Enforcement: api.Milder(doc.Enforcement, cluster.Enforcement),
 		Slot:        api.Slot(*req.Key), Shard: a.res.Commit.Shard,
 	}
-	x.Passes = x.RetryAfterMS == 0
+	x.Passes = x.RetryAfterMS == 0 && !never
 	if found {
 		x.Override = &override
 	}

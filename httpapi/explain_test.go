@@ -37,6 +37,23 @@ func TestExplainTellsWhyAndChangesNothing(t *testing.T) {
 	}
 }
 
+// Where a take is let pass whatever it costs, an explanation is no refusal.
+func TestACostAboveTheBurstIsExplainedWhereItIsLetPass(t *testing.T) {
+	for _, enforcement := range []string{"shadow", "off"} {
+		w := newWorld(t)
+		w.do("PUT", "/v1/cluster/enforcement", `{"enforcement":"`+enforcement+`"}`, "Content-Type: application/json")
+		if got := w.post("/v1/take", `{"policy":"two","key":"k","cost":11}`); !strings.Contains(got.body, `"allowed":true`) {
+			t.Errorf("%s: a take is answered %s", enforcement, got.body)
+		}
+		got := w.post("/v1/explain", `{"policy":"two","key":"k","cost":11}`).body
+		for _, part := range []string{`"passes":false,"cost":11,`, `"limit":10,"remaining":10,"retry_after_ms":0,`, `"binding":"second"`, `"enforcement":"` + enforcement + `"`} {
+			if !strings.Contains(got, part) {
+				t.Errorf("%s: no %s in %s", enforcement, part, got)
+			}
+		}
+	}
+}
+
 func TestBadExplanationsAreRefused(t *testing.T) {
 	w := newWorld(t)
 	for body, code := range map[string]api.Code{

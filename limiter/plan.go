@@ -255,7 +255,7 @@ func (l *Limiter) check(op *api.Op, b *api.Batch, sets []*policy.Set, override *
 	if override != nil {
 		s = override
 	}
-	if (op.Kind == api.Take && s.Enforcement == api.Enforce || op.Kind == api.Peek) && op.Cost > s.MinBurst && !mayRepeat {
+	if (op.Kind == api.Take || op.Kind == api.Peek) && s.Enforcement == api.Enforce && op.Cost > s.MinBurst && !mayRepeat {
 		return api.NewProblem(api.CostExceedsBurst, "the cost is %d, and the smallest burst of the policy %d: it could never pass", op.Cost, s.MinBurst)
 	}
 	return nil

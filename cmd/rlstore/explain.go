@@ -38,9 +38,12 @@ func runExplain(cmd *cobra.Command, a *app, o *takeOptions) error {
 }
 
 func writeExplanation(w io.Writer, x *api.Explanation) {
-	if x.Passes {
+	switch {
+	case x.Passes:
 		row(w, "a take of", fmt.Sprintf("%d passes now", x.Cost))
-	} else {
+	case x.RetryAfterMS == 0:
+		row(w, "a take of", fmt.Sprintf("%d never passes: it exceeds the burst", x.Cost))
+	default:
 		row(w, "a take of", fmt.Sprintf("%d passes in %s", x.Cost, span(x.RetryAfterMS)))
 	}
 	row(w, "policy", fmt.Sprintf("%s, revision %d", x.Policy, x.PolicyRevision))
