@@ -86,7 +86,7 @@ type Limiter struct {
 }
 
 // New returns a limiter. It has goroutines only while it holds leases or soft
-// buckets, which GiveBack ends.
+// buckets, which GiveBack and Abandon end.
 func New(c Config) *Limiter {
 	l := &Limiter{
 		catalog: c.Catalog, log: c.Log, replicas: c.Replicas, allowInline: c.AllowInline,

@@ -64,6 +64,15 @@ func (l *Limiter) GiveBack(ctx context.Context) {
 	s.end()
 }
 
+// Abandon ends at once what goes on beside the callers, for a node that has failed:
+// nothing is given back, and what was spent and not charged yet never is.
+func (l *Limiter) Abandon() {
+	s := l.spender
+	s.end()
+	s.table.Close(l.now())
+	s.timer.Stop()
+}
+
 // carrying tells whether something is on its way to the store.
 func (s *spender) carrying() bool {
 	s.mu.Lock()

@@ -157,6 +157,33 @@ func TestASyncOfUnknownOutcomeIsChargedOnce(t *testing.T) {
 	})
 }
 
+// A node that has failed says nothing more, and no goroutine of it stays: the bubble
+// would not end.
+func TestAFailedNodeGivesNothingBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newFake(t)
+		c.policy("s", 100, soft)
+		c.policy("l", 100, leased)
+		n, k := c.nodes["n1"], keyIn(1, 0)
+		for range 30 {
+			for _, p := range []string{"s", "l"} {
+				if res, _, err := n.one(t, take(p, k)); err != nil || res.Status != api.StatusAllowed {
+					t.Fatalf("%s: %+v, %v", p, res, err)
+				}
+			}
+		}
+		before := c.applied(1)
+		c.nobodyLeads() // so the sync waits
+		time.Sleep(3 * time.Second)
+		n.Abandon()
+		c.setLeader(1, "n1")
+		time.Sleep(time.Minute)
+		if after := c.applied(1); before == 0 || after != before {
+			t.Errorf("%d operations were applied, and %d before it failed", after, before)
+		}
+	})
+}
+
 func TestWhatIsOnlyForTheLogGoesThere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newFake(t)

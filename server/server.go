@@ -226,9 +226,11 @@ func (s *Server) Run(ctx context.Context) error {
 	select {
 	case err := <-s.fatal:
 		s.http.Close()
+		s.limiter.Abandon()
 		return errors.Join(err, closeWithin(closeTimeout, s.node.Close))
 	case err := <-served:
 		s.http.Close() // ends the connections that it had accepted
+		s.limiter.Abandon()
 		return errors.Join(fmt.Errorf("the API's listener failed: %w", err), closeWithin(closeTimeout, s.node.Close))
 	case <-ctx.Done():
 	}

@@ -18,9 +18,9 @@ type Input struct {
 	Slack    time.Duration
 	DriftPPM int64
 	// Instances is how many processes, of nodes and of callers, may have spent soft
-	// buckets and local ones, all that were there at any time; with 0 what these let
-	// through is not checked. Silence is for how long such a process, but for the
-	// policy's sync_interval, may have heard nothing of the store.
+	// buckets, all that were there at any time; with 0 what these let through is not
+	// checked. Silence is for how long such a process, but for the policy's
+	// sync_interval, may have heard nothing of the store.
 	Instances int
 	Silence   time.Duration
 	// StrictPolicies makes a use of a policy that was edited before the

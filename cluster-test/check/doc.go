@@ -52,10 +52,10 @@
 //     callers spent from a lease is at most what its place in the log charged, less
 //     what its holder gave back, and none of it after it expired. Over every interval
 //     in which takes of a bucket were called and returned, leased ones with those of
-//     the log admit no more than the limit; soft ones the bound of docs/consistency.md
-//     more, for [Input.Instances]; and local ones what as many buckets of their own
-//     admit. Under these modes leases, their ends and syncs need nobody who asked.
-//     Keys that were refunded or reset are left out of the intervals.
+//     the log admit no more than the limit, and soft ones the bound of
+//     docs/consistency.md more, for [Input.Instances]. Under these modes leases, their
+//     ends and syncs need nobody who asked. Keys that were refunded or reset are left
+//     out of the intervals.
 //
 // What is assumed:
 //
@@ -87,6 +87,8 @@
 //     shard, beyond which the store refuses groups.
 //  5. Reservations and permits, whether they are in the history or not. Their callers
 //     check that they add up, under policies that nothing else is about.
-//  6. Stored state that no later operation looks at, such as a request id that
+//  6. What failure rules let through: it is counted, and has no bound over several
+//     outages.
+//  7. Stored state that no later operation looks at, such as a request id that
 //     is forgotten and never repeated.
 package check

@@ -75,7 +75,7 @@ func (c *checker) spent(places [][]*place) {
 				lent.spend(c, at)
 			}
 		}
-		if op.Answer.Allowed && !op.Answer.Shadowed {
+		if byRule := op.Answer.Source == fromOpen || op.Answer.Source == fromLocal; op.Answer.Allowed && !op.Answer.Shadowed && !byRule {
 			b := bucket{name, op.Answer.Revision}
 			takes[b] = append(takes[b], op)
 		}
@@ -109,8 +109,8 @@ func (c *checker) mayDecide(op *Op) bool {
 		return doc.Mode == "leased" || doc.Mode == "auto"
 	case fromSoft:
 		return doc.Mode == "soft"
-	case fromOpen:
-		return doc.OnUnavailable == "open" && op.Answer.Allowed
+	case fromOpen: // or any rule of a policy that is only tried out
+		return (doc.OnUnavailable == "open" || doc.OnUnavailable == "local" && doc.Enforcement != "enforce") && op.Answer.Allowed
 	case fromLocal:
 		return doc.OnUnavailable == "local"
 	case api.SourceOff:
@@ -204,7 +204,7 @@ type promise struct {
 // were called and returned: whatever was spent in it was there when it began, or
 // flowed in.
 func (c *checker) intervals(doc *api.Policy, set *numbers, ops []*Op) {
-	n := max(1, int64(c.in.Instances))
+	n := int64(c.in.Instances)
 	for i := range set.limits {
 		l := &set.limits[i]
 		if l.algorithm == api.Concurrency || l.per == 0 {
@@ -212,7 +212,7 @@ func (c *checker) intervals(doc *api.Policy, set *numbers, ops []*Op) {
 		}
 		switch {
 		case doc.Mode == "leased" || doc.Mode == "auto": // "0, over every interval"
-			c.within(promise{"leased", l, l.admits}, ops, fromOpen, fromLocal)
+			c.within(promise{"leased", l, l.admits}, ops)
 		case doc.Mode == "soft" && c.in.Instances > 0: // "(I - 1) × (B + 2 × r × S)"
 			unheard := int64(doc.SyncInterval) + int64(c.in.Silence)
 			c.within(promise{"soft", l, func(ns int64) int64 {
@@ -220,17 +220,13 @@ func (c *checker) intervals(doc *api.Policy, set *numbers, ops []*Op) {
 					return mulSat(n, l.admits(ns))
 				}
 				return addSat(l.admits(ns), mulSat(n-1, addSat(l.burst, l.flows(2*min(unheard, ns)))))
-			}}, ops, fromOpen, fromLocal)
-		}
-		if doc.OnUnavailable == "local" && c.in.Instances > 0 { // each has a bucket of its own
-			c.within(promise{"local", l, func(ns int64) int64 { return mulSat(n, l.admits(ns)) }}, ops, "", api.SourceStore, fromLease, fromSoft)
+			}}, ops)
 		}
 	}
 }
 
-// within checks one promise for the takes that have none of these sources.
-func (c *checker) within(p promise, ops []*Op, but ...string) {
-	ops = slices.DeleteFunc(slices.Clone(ops), func(op *Op) bool { return slices.Contains(but, op.Answer.Source) })
+// within checks one promise.
+func (c *checker) within(p promise, ops []*Op) {
 	acts := func(op *Op) int64 { return op.Return + op.Answer.WaitMS*1e6 }
 	slices.SortFunc(ops, func(a, b *Op) int { return cmp.Compare(acts(a), acts(b)) })
 	for _, first := range slices.SortedFunc(slices.Values(ops), func(a, b *Op) int { return cmp.Compare(a.Call, b.Call) }) {

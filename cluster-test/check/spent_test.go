@@ -309,9 +309,6 @@ func TestLiesAboutMemoryAreFound(t *testing.T) {
 		{"soft takes beyond the bound", OverAdmitted, func(l *liar) {
 			again(l, l.op(from(fromSoft)), 10_000)
 		}},
-		{"local takes beyond the buckets of all", OverAdmitted, func(l *liar) {
-			again(l, l.op(from(fromLocal)), 1000)
-		}},
 		{"a closed policy that lets pass without the store", WrongSource, func(l *liar) {
 			op := l.op(from(fromLease))
 			op.Answer.Source = fromOpen

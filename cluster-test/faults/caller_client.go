@@ -69,9 +69,14 @@ func (c *caller) batch(context.Context) {
 		reqs[i] = client.Request{Policy: policy, Key: key, Cost: cost, MaxWait: c.mostWait()}
 		ops[i].MaxWaitMS = reqs[i].MaxWait.Milliseconds()
 	}
+	c.takeBatch(ops, reqs)
+}
+
+// takeBatch takes of several buckets at once.
+func (c *caller) takeBatch(ops []check.Op, reqs []client.Request) {
 	returned := c.journal.call(ops)
 	res, err := c.client.TakeBatch(context.Background(), reqs)
-	for i := range n {
+	for i := range ops {
 		if err != nil { // then nothing was applied of any
 			ops[i].Outcome = check.NotApplied
 			continue
@@ -79,7 +84,7 @@ func (c *caller) batch(context.Context) {
 		conclude(&ops[i], res[i].Err, func() *check.Answer { return decisionAnswer(&res[i].Decision) })
 	}
 	returned()
-	for i := range n {
+	for i := range ops {
 		if ops[i].Outcome == check.Unknown {
 			c.leaveLane(i)
 		}
@@ -105,7 +110,7 @@ func conclude(op *check.Op, err error, answer func() *check.Answer) {
 func decisionAnswer(d *client.Decision) *check.Answer {
 	a := stateAnswer(&d.State)
 	a.Allowed, a.Duplicate = d.Allowed, d.Duplicate
-	a.WaitMS, a.Shadowed = ceilMS(d.Wait), d.Shadowed
+	a.WaitMS, a.Shadowed, a.Source = ceilMS(d.Wait), d.Shadowed, d.Source
 	return a
 }
 

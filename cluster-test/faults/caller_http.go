@@ -125,7 +125,7 @@ func (w *wireAnswer) check() *check.Answer {
 	return &check.Answer{
 		Allowed: w.Allowed, Limit: w.Limit, Remaining: w.Remaining,
 		RetryAfterMS: w.RetryAfterMS, ResetAfterMS: w.ResetAfterMS, Limits: w.Limits,
-		WaitMS: w.WaitMS, Shadowed: w.Shadowed,
+		WaitMS: w.WaitMS, Shadowed: w.Shadowed, Source: w.Source,
 		Refunded: w.Refunded, Duplicate: w.Duplicate, Revision: w.PolicyRevision, Commit: &commit,
 	}
 }
@@ -133,10 +133,7 @@ func (w *wireAnswer) check() *check.Answer {
 // insist sends a request to nodes at random until it is answered, at most so
 // many times. Its patience with a node begins with wait and grows.
 func (c *caller) insist(ctx context.Context, path string, in, out any, tries int, wait time.Duration) (check.Outcome, api.Code) {
-	body, err := json.Marshal(in)
-	if err != nil {
-		panic(err)
-	}
+	body := encode(in)
 	outcome, code := check.NotApplied, api.Code("")
 	for try := range tries {
 		if try > 0 {
@@ -160,6 +157,15 @@ func (c *caller) insist(ctx context.Context, path string, in, out any, tries int
 		}
 	}
 	return outcome, code
+}
+
+// encode is the body of a request.
+func encode(in any) []byte {
+	body, err := json.Marshal(in)
+	if err != nil {
+		panic(err)
+	}
+	return body
 }
 
 // attempt sends a request once. A request that found no connection was surely

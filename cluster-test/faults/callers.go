@@ -81,6 +81,7 @@ func (w *work) run(ctx context.Context) error {
 	kinds := []func(*caller, context.Context){
 		(*caller).throughClient, (*caller).throughHTTP, (*caller).throughHTTP, (*caller).throughClient,
 		(*caller).batch, (*caller).atomic,
+		(*caller).spendClient, (*caller).spendHTTP, (*caller).spendHTTP,
 	}
 	if w.journal.process == 1 {
 		kinds = append(kinds, (*caller).throughClient, (*caller).throughHTTP, (*caller).throughClient,

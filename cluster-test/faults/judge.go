@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/rlstore/rlstore/api"
 	"github.com/rlstore/rlstore/cluster-test/check"
 )
 
@@ -49,7 +50,7 @@ const slack = 20 * time.Millisecond
 // judge reads what a run left in its folder, checks it, and fills in what the
 // report tells of it.
 func judge(dir string, r *report) error {
-	h, err := readHistory(dir)
+	h, processes, err := readHistory(dir)
 	if err != nil {
 		return err
 	}
@@ -57,7 +58,11 @@ func judge(dir string, r *report) error {
 	if err != nil {
 		return err
 	}
-	found := check.Check(check.Input{History: h, Replicas: replicas, Slack: slack})
+	found := check.Check(check.Input{
+		History: h, Replicas: replicas, Slack: slack,
+		// Whoever spends a soft bucket may be cut off as long as the faults last.
+		Instances: processes + starts, Silence: time.Duration(r.Length*float64(time.Second)) + readyWithin,
+	})
 	for _, v := range found.Violations {
 		r.Violations = append(r.Violations, v.String())
 	}
@@ -77,24 +82,25 @@ func judge(dir string, r *report) error {
 	return nil
 }
 
-func readHistory(dir string) (*check.History, error) {
+// readHistory reads what the processes of callers asked, and counts these.
+func readHistory(dir string) (*check.History, int, error) {
 	files, err := filepath.Glob(filepath.Join(dir, "journal.*.jsonl"))
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	h := &check.History{}
 	for _, name := range files {
 		f, err := os.Open(name)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		err = readJournal(f, h)
 		f.Close()
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
+			return nil, 0, fmt.Errorf("%s: %w", name, err)
 		}
 	}
-	return h, nil
+	return h, len(files), nil
 }
 
 // readReplicas reads what every process of every node applied.
@@ -150,7 +156,7 @@ func elections(replicas []*check.Replica) (n uint64) {
 func longestGap(h *check.History) time.Duration {
 	answers := map[uint32][]int64{}
 	for _, op := range h.Ops {
-		if op.Outcome == check.Done && !op.Stale && op.Answer.Commit != nil {
+		if op.Outcome == check.Done && !op.Stale && op.Answer.Commit != nil && (op.Answer.Source == "" || op.Answer.Source == api.SourceStore) {
 			shard := op.Answer.Commit.Shard
 			answers[shard] = append(answers[shard], op.Return)
 		}

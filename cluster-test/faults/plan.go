@@ -16,9 +16,11 @@ type plan struct {
 	Nodes    int           `json:"nodes"`     // at the start: 3 or 5
 	Shards   int           `json:"shards"`
 	Keys     int           `json:"keys"`     // that the callers share
-	Policies []api.Policy  `json:"policies"` // the last Edited of them are the editor's
+	Policies []api.Policy  `json:"policies"` // decided by the log; the last Edited of them are the editor's
 	Edited   int           `json:"edited"`
-	Steps    []step        `json:"steps"`
+	// Elsewhere are policies that memory or a failure rule may decide.
+	Elsewhere []api.Policy `json:"elsewhere"`
+	Steps     []step       `json:"steps"`
 }
 
 // step is one fault of a plan. Whom it strikes follows from Draw and from the
@@ -46,7 +48,7 @@ func newPlan(seed uint64, length time.Duration) plan {
 	if rng.IntN(4) == 0 {
 		p.Nodes = 5
 	}
-	p.Policies, p.Edited = drawPolicies(rng), 2
+	p.Policies, p.Edited, p.Elsewhere = drawPolicies(rng), 2, drawElsewhere(rng)
 
 	var able []fault // that fit into the run
 	for _, f := range kinds {
@@ -77,9 +79,6 @@ func newPlan(seed uint64, length time.Duration) plan {
 // several limits, that never refill within a run, that have windows, and one in
 // shadow.
 func drawPolicies(rng *rand.Rand) []api.Policy {
-	limit := func(name string, rate int64, per time.Duration, burst int64) api.Limit {
-		return api.Limit{Name: name, Rate: rate, Per: api.Duration(per), Burst: burst}
-	}
 	return []api.Policy{
 		{Name: "tight", Limits: []api.Limit{limit("only", 1+rng.Int64N(9), 100*time.Millisecond, 8)}},
 		{Name: "wide", Limits: []api.Limit{limit("only", 50+rng.Int64N(200), time.Second, 20+rng.Int64N(50))}},
@@ -100,6 +99,31 @@ func drawPolicies(rng *rand.Rand) []api.Policy {
 			limit("a", 7, 100*time.Millisecond, 30), limit("b", 300, time.Minute, 200),
 		}},
 	}
+}
+
+// drawElsewhere returns policies of the modes leased and soft, each with one that
+// refills within a run and one that does not, and of the failure rules.
+func drawElsewhere(rng *rand.Rand) []api.Policy {
+	ttl := api.Duration(500+rng.Int64N(4000)) * api.Duration(time.Millisecond)
+	sync := api.Duration(50+rng.Int64N(450)) * api.Duration(time.Millisecond)
+	one := func(l api.Limit) []api.Limit { return []api.Limit{l} }
+	return []api.Policy{
+		{Name: "leased", Mode: "leased", LeaseTTL: ttl, Limits: one(limit("only", 5+rng.Int64N(20), time.Second, 10+rng.Int64N(40)))},
+		{Name: "leased-budget", Mode: "leased", LeaseTTL: ttl, Limits: one(limit("only", 1, 1000*time.Hour, 100+rng.Int64N(400)))},
+		{Name: "leased-window", Mode: "leased", LeaseTTL: ttl, OnUnavailable: "local", Limits: []api.Limit{
+			{Name: "only", Algorithm: "fixed_window", Rate: 20 + rng.Int64N(60), Per: api.Duration(2 * time.Second)},
+			limit("burst", 15, time.Second, 30),
+		}},
+		{Name: "soft", Mode: "soft", SyncInterval: sync, Limits: one(limit("only", 5+rng.Int64N(20), time.Second, 10+rng.Int64N(20)))},
+		{Name: "soft-budget", Mode: "soft", SyncInterval: sync, Limits: one(limit("only", 1, 1000*time.Hour, 10+rng.Int64N(30)))},
+		{Name: "open", OnUnavailable: "open", Limits: one(limit("only", 20, time.Second, 20))},
+		{Name: "local", OnUnavailable: "local", OnUnavailableFor: api.Duration(1000+rng.Int64N(10_000)) * api.Duration(time.Millisecond),
+			Limits: one(limit("only", 10, time.Second, 10+rng.Int64N(20)))},
+	}
+}
+
+func limit(name string, rate int64, per time.Duration, burst int64) api.Limit {
+	return api.Limit{Name: name, Rate: rate, Per: api.Duration(per), Burst: burst}
 }
 
 func (p plan) String() string {

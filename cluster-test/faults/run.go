@@ -11,11 +11,13 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
+	"github.com/rlstore/rlstore/api"
 	"github.com/rlstore/rlstore/client"
 	"github.com/rlstore/rlstore/cluster-test/check"
 )
@@ -191,7 +193,7 @@ func (w *world) work(ctx context.Context) error {
 		return err
 	}
 	defer cl.Close()
-	for _, p := range w.plan.Policies {
+	for _, p := range slices.Concat(w.plan.Policies, w.plan.Elsewhere) {
 		if err := put(j, cl, p); err != nil {
 			return err
 		}
@@ -268,16 +270,24 @@ func (w *world) stopCallers() {
 // lastPeeks looks at every shared bucket, with no fault at work: each must answer.
 func (w *world) lastPeeks(ctx context.Context, j *journal, cl *client.Client) {
 	c := &caller{work: &work{journal: j}}
+	peek := func(p api.Policy, key string) {
+		ops := []check.Op{{Client: c.lane(0), Kind: "peek", Policy: p.Name, Key: key}}
+		returned := j.call(ops)
+		s, err := cl.Peek(ctx, p.Name, key)
+		conclude(&ops[0], err, func() *check.Answer { return stateAnswer(&s) })
+		returned()
+		if err != nil && !errors.Is(err, client.ErrUnknownPolicy) {
+			w.violation("no fault is at work, and a peek fails: %v", err)
+		}
+	}
 	for _, p := range w.plan.Policies {
 		for i := range w.plan.Keys {
-			ops := []check.Op{{Client: c.lane(0), Kind: "peek", Policy: p.Name, Key: fmt.Sprintf("shared-%d", i)}}
-			returned := j.call(ops)
-			s, err := cl.Peek(ctx, p.Name, ops[0].Key)
-			conclude(&ops[0], err, func() *check.Answer { return stateAnswer(&s) })
-			returned()
-			if err != nil && !errors.Is(err, client.ErrUnknownPolicy) {
-				w.violation("no fault is at work, and a peek fails: %v", err)
-			}
+			peek(p, fmt.Sprintf("shared-%d", i))
+		}
+	}
+	for _, p := range w.plan.Elsewhere {
+		for i := range hotKeys {
+			peek(p, fmt.Sprintf("hot-%d", i))
 		}
 	}
 }

@@ -53,7 +53,11 @@ func (c *caller) run(ctx context.Context) {
 			c.reset()
 		case k < 68:
 			c.lease()
-		case k < 92:
+		case k < 76:
+			c.spend()
+		case k < 78:
+			c.spendBatch()
+		case k < 94:
 			c.post(true)
 		default:
 			c.post(false)
@@ -367,7 +371,10 @@ type editor struct {
 func (e *editor) run(ctx context.Context) {
 	for sleep(ctx, time.Second+time.Duration(e.rng.Int64N(int64(4*time.Second)))) {
 		name := e.w.policies[e.rng.IntN(len(e.w.policies))]
-		switch n := e.rng.IntN(12); {
+		switch n := e.rng.IntN(15); {
+		case n > 11:
+			p := elsewhere[e.rng.IntN(len(elsewhere))]
+			e.put(e.change(p, p.Name))
 		case n == 0:
 			e.delete(name)
 		case n < 3:

@@ -65,6 +65,7 @@ func (n *node) running() bool {
 
 // start runs a new process. A node that can't start says why.
 func (n *node) start() error {
+	n.w.starts++
 	p := &process{mount: n.disk.mount(), ended: make(chan struct{})}
 	p.alive.Store(true)
 	api, err := n.w.net.listen(n.http())

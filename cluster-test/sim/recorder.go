@@ -96,7 +96,7 @@ func fromState(s *client.State) *check.Answer {
 func fromDecision(d *client.Decision) *check.Answer {
 	a := fromState(&d.State)
 	a.Allowed, a.Duplicate = d.Allowed, d.Duplicate
-	a.WaitMS, a.Shadowed = int64((d.Wait+time.Millisecond-1)/time.Millisecond), d.Shadowed
+	a.WaitMS, a.Shadowed, a.Source = ceilMS(d.Wait), d.Shadowed, d.Source
 	return a
 }
 
@@ -104,7 +104,7 @@ func fromDecision(d *client.Decision) *check.Answer {
 func fromWire(s *api.State) *check.Answer {
 	return &check.Answer{
 		Limit: s.Limit, Remaining: s.Remaining, RetryAfterMS: s.RetryAfterMS, ResetAfterMS: s.ResetAfterMS,
-		Limits: s.Limits, Revision: s.PolicyRevision, Commit: commit(s.Commit),
+		Limits: s.Limits, Revision: s.PolicyRevision, Commit: commit(s.Commit), Source: s.Source,
 	}
 }
 

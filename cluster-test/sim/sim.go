@@ -45,10 +45,19 @@ func Run(t *testing.T, seed uint64) *Result {
 	}
 	r.Ops = map[string]int{}
 	for i := range r.History.Ops {
-		r.Ops[string(r.History.Ops[i].Outcome)]++
+		op := &r.History.Ops[i]
+		r.Ops[string(op.Outcome)]++
+		if op.Kind == "take" && op.Outcome == check.Done && op.Answer.Source != "store" {
+			r.Ops["from "+op.Answer.Source]++
+		}
 	}
 	r.Digest = r.digest()
-	report := check.Check(check.Input{History: r.History, Replicas: r.Replicas, Slack: w.slack(time.Duration(r.VirtualMS) * time.Millisecond)})
+	virtual := time.Duration(r.VirtualMS) * time.Millisecond
+	report := check.Check(check.Input{
+		History: r.History, Replicas: r.Replicas, Slack: w.slack(virtual),
+		// Whoever spends a soft bucket may be cut off for as long as there are faults.
+		Instances: w.callers + w.starts, Silence: virtual,
+	})
 	if err := report.Err(); err != nil {
 		r.Violations = append(r.Violations, err.Error())
 	}

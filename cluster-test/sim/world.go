@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -39,6 +40,7 @@ type world struct {
 	faults        time.Duration // how long the nemesis is at work
 
 	counts map[string]int // faults by kind
+	starts int            // of processes of nodes; the main goroutine's alone
 
 	idMu sync.Mutex
 	ids  int
@@ -240,7 +242,7 @@ func (w *world) firstPolicies(e *editor) {
 		}},
 		{Name: "double", Limits: []api.Limit{drawLimit(w.rng, "a"), drawLimit(w.rng, "b")}},
 	}
-	first = append(first, holderPolicies...)
+	first = append(append(first, holderPolicies...), elsewhere...)
 	for _, p := range first {
 		for e.known[p.Name].Revision == 0 {
 			e.put(p)
@@ -255,7 +257,11 @@ func (w *world) lastLook() (violations []string) {
 	defer c.close()
 	deadline := time.Now().Add(30 * time.Second)
 	for i, n := range w.members() {
-		for _, policy := range w.policies {
+		policies := slices.Clone(w.policies)
+		for _, p := range elsewhere {
+			policies = append(policies, p.Name)
+		}
+		for _, policy := range policies {
 			for tag := range 6 {
 				op := &check.Op{Client: c.id*width + i, Call: w.rec.now(), Kind: "peek", Policy: policy, Key: fmt.Sprintf("{t%d}-0", tag)}
 				body, err := json.Marshal(api.KeyRequest{Policy: policy, Key: op.Key})

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/rlstore/rlstore/api"
+	"github.com/rlstore/rlstore/client"
+	"github.com/rlstore/rlstore/cluster-test/check"
+)
+
+// The calls below are for policies that somebody else than the log may decide:
+// modes leased and soft, and failure rules. A caller learns from the answer who did.
+// The Go client spends leases and soft buckets of its own, and callers of HTTP those
+// of the node that they ask.
+
+// pickElsewhere draws what to ask for of these policies: few keys and small costs,
+// since a lease pays only where many take.
+func (c *caller) pickElsewhere() (policy, key string, cost int64) {
+	p := c.plan.Elsewhere[c.rng.IntN(len(c.plan.Elsewhere))]
+	key = fmt.Sprintf("hot-%d", c.rng.IntN(hotKeys))
+	return p.Name, key, 1 + c.rng.Int64N(3)
+}
+
+// hotKeys is how many keys of each such policy everybody takes from.
+const hotKeys = 2
+
+// spendClient takes through the Go client, a few times in a row.
+func (c *caller) spendClient(context.Context) {
+	policy, key, cost := c.pickElsewhere()
+	if c.rng.IntN(8) == 0 {
+		c.spendBatch()
+		return
+	}
+	for range 1 + c.rng.IntN(12) { // of a lease, in no time
+		ops := []check.Op{{Client: c.lane(0), Kind: "take", Policy: policy, Key: key, Cost: cost}}
+		returned := c.journal.call(ops)
+		d, err := c.client.Take(context.Background(), policy, key, cost)
+		conclude(&ops[0], err, func() *check.Answer { return decisionAnswer(&d) })
+		returned()
+		if ops[0].Outcome == check.Unknown {
+			c.leaveLane(0)
+		}
+	}
+}
+
+// spendBatch takes several at once: of each the client decides what it can.
+func (c *caller) spendBatch() {
+	n := 2 + c.rng.IntN(5)
+	ops, reqs := make([]check.Op, n), make([]client.Request, n)
+	for i := range n {
+		policy, key, cost := c.pickElsewhere()
+		ops[i] = check.Op{Client: c.lane(i), Kind: "take", Policy: policy, Key: key, Cost: cost}
+		reqs[i] = client.Request{Policy: policy, Key: key, Cost: cost}
+	}
+	c.takeBatch(ops, reqs)
+}
+
+// spendHTTP takes of any node, or looks at a bucket. A request id, or a wait, makes
+// a take the log's.
+func (c *caller) spendHTTP(context.Context) {
+	policy, key, cost := c.pickElsewhere()
+	op := check.Op{Client: c.lane(0), Kind: "take", Policy: policy, Key: key, Cost: cost}
+	path := "/v1/take"
+	switch kind := c.rng.IntN(20); {
+	case kind < 1:
+		op.Kind, op.Cost, path = "peek", 0, "/v1/peek"
+	case kind < 3:
+		op.RequestID = fmt.Sprintf("r%d-%d", c.journal.process, c.journal.groups.Add(1))
+	}
+	body := any(api.TakeRequest{Policy: policy, Key: key, Cost: &cost, RequestID: op.RequestID})
+	if op.Kind == "peek" {
+		body = api.KeyRequest{Policy: policy, Key: key}
+	}
+	ops := []check.Op{op}
+	var answer wireAnswer
+	returned := c.journal.call(ops)
+	// Nodes wait for two seconds until a rule decides.
+	ops[0].Outcome, ops[0].Code = c.once(path, body, &answer, patience)
+	if ops[0].Outcome == check.Done {
+		ops[0].Answer = answer.check()
+	}
+	returned()
+	if ops[0].Outcome == check.Unknown {
+		c.leaveLane(0)
+	}
+}
+
+// once sends a request to a node at random.
+func (c *caller) once(path string, in, out any, wait time.Duration) (check.Outcome, api.Code) {
+	outcome, p := c.attempt(c.node(), path, encode(in), out, wait)
+	if p == nil {
+		return outcome, ""
+	}
+	return outcome, p.Code
+}
