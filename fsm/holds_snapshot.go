@@ -153,6 +153,9 @@ func (l *loader) hold(r []byte) ([]byte, error) {
 		return nil, fmt.Errorf("hold %x is not in its place", h.id)
 	}
 	l.holdID = h.id
+	if h.set == nil {
+		return r, errSetLost
+	}
 	if h.kind == api.Lease && span > api.MaxTTL*1_000_000 {
 		return nil, fmt.Errorf("lease %x lives too long", h.id)
 	}

@@ -230,6 +230,9 @@ func (l *loader) requestID(r []byte) ([]byte, error) {
 		return nil, errShort
 	}
 	s, c := l.sets[n], l.res.Commit
+	if s == nil {
+		return r[size:], errSetLost
+	}
 	if len(s.limits) != len(l.res.Limits) || l.res.Binding >= len(s.limits) || l.res.Status > api.StatusRefunded && l.res.Status != api.StatusHeld {
 		return nil, fmt.Errorf("the result of request id %q does not fit its limits", id)
 	}

@@ -50,6 +50,15 @@ func (r *Reader) readHeader() error {
 	if n, err := io.ReadFull(r.r, b[:]); err != nil {
 		return r.short(err, int64(n))
 	}
+	if err := r.parseHeader(b); err != nil {
+		return err
+	}
+	r.digest.Write(b[:])
+	r.off = headerSize
+	return nil
+}
+
+func (r *Reader) parseHeader(b [headerSize]byte) error {
 	le := binary.LittleEndian
 	if string(b[:8]) != magic {
 		return corrupt(0, "this is not a snapshot of rlstore: its first bytes are %q", b[:8])
@@ -70,8 +79,6 @@ func (r *Reader) readHeader() error {
 		Index:   le.Uint64(b[24:]),
 		TimeNS:  le.Uint64(b[32:]),
 	}
-	r.digest.Write(b[:])
-	r.off = headerSize
 	return nil
 }
 
