@@ -247,6 +247,9 @@ func TestNodeIsAddedByRequest(t *testing.T) {
 	if got := members(c.nodes[1]); !slices.Equal(got, []string{"n1", "n2", "n3"}) {
 		t.Errorf("the members are %v", got)
 	}
+	eventually(t, "the others will know it after a restart", func() bool {
+		return c.nodes[0].remembers("n3") && c.nodes[1].remembers("n3")
+	})
 	refused("under another id", Member{"n9", want.Raft, want.HTTP}, api.InvalidRequest, "is n3 with raft")
 	refused("under another URL", Member{"n3", want.Raft, "http://h:1"}, api.InvalidRequest, "is n3 with raft")
 	refused("as itself, elsewhere", Member{"n1", want.Raft, want.HTTP}, api.InvalidRequest, "not n1")

@@ -482,10 +482,20 @@ func (n *Node) heard(s status) {
 	if !n.belongs(s.ID) {
 		return // it was removed, or joins and is heard of again in a second
 	}
-	if n.peers.note(s) {
+	moved := n.peers.note(s)
+	if moved {
 		n.log.Info("a peer has announced its addresses", "peer", s.ID, "raft", s.Raft, "http", s.HTTP)
+	}
+	if moved || !n.remembers(s.ID) { // one that has joined was in the book before it spoke
 		n.saveMembers()
 	}
+}
+
+// remembers tells whether a node stands in the address book on disk.
+func (n *Node) remembers(id string) bool {
+	n.idMu.Lock()
+	defer n.idMu.Unlock()
+	return slices.ContainsFunc(n.id.Members, func(m Member) bool { return m.ID == id })
 }
 
 // saveMembers keeps the address book for the next start.
