@@ -2,10 +2,12 @@ package clustertest
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -201,5 +203,133 @@ func TestFlippedBitsOnEveryNode(t *testing.T) {
 	c.startAll(t)
 	if s := c.nodes[0].mustPeek(t, p.Name, "k"); s.Remaining != 67 {
 		t.Errorf("%d tokens left, want 67", s.Remaining)
+	}
+}
+
+// recoverFolder runs rlstore recover on a folder, and returns what it tells.
+func recoverFolder(t *testing.T, args ...string) (told struct {
+	NewClusterID string `json:"new_cluster_id"`
+	Damaged      []string
+	Groups       []struct {
+		Lost          bool
+		Index, Beyond uint64
+		Losses        map[string]any
+	}
+}) {
+	t.Helper()
+	cmd := exec.Command(rlstore, append([]string{"recover", "-o", "json"}, args...)...)
+	var prose strings.Builder
+	cmd.Stderr = &prose
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("recover %v: %v\n%s", args, err, prose.String())
+	}
+	if !strings.Contains(prose.String(), "may be missing: ") {
+		t.Errorf("recover %v does not say what may be missing:\n%s", args, prose.String())
+	}
+	if err := json.Unmarshal(out, &told); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return told
+}
+
+// TestAClusterIsRecoveredFromOneFolder: a bit has flipped in the log of every node, so
+// that none of them goes on, and two are given up. What one folder has makes a new
+// cluster, with each bucket as it was, to the token; and a node of the old one, should
+// it come back, is none of it.
+func TestAClusterIsRecoveredFromOneFolder(t *testing.T) {
+	c := start(t, nil)
+	p := c.hundred(t, "recovered")
+	left := map[string]int64{}
+	for shard := range uint32(shards) {
+		key := keyIn(shard+1, "recovered")
+		left[key] = 100 - int64(10+shard)
+		c.nodes[0].mustTake(t, api.TakeRequest{Policy: p.Name, Key: key, Cost: cost(100 - left[key])})
+	}
+	once := api.TakeRequest{Policy: p.Name, Key: keyIn(1, "recovered"), Cost: cost(5), RequestID: "once"}
+	c.nodes[0].mustTake(t, once)
+	left[once.Key] -= 5
+	survivor, old := c.nodes[0], ""
+	eventually(t, "the node that will be left has everything", func() error {
+		s, err := survivor.status()
+		if err != nil {
+			return err
+		}
+		old = s.ClusterID
+		for key, want := range left {
+			if s, err := survivor.peek(p.Name, key, "?consistency=stale"); err != nil || s.Remaining != want {
+				return fmt.Errorf("%s has %d left, want %d: %v", key, s.Remaining, want, err)
+			}
+		}
+		return nil
+	})
+	for _, n := range c.nodes {
+		n.kill(t)
+		n.flipBit(t, "logs.db", 17)
+	}
+	survivor.start(t)
+	eventually(t, "the node says that nobody can help", func() error {
+		if err := survivor.ready(); err == nil || !strings.Contains(err.Error(), "no leader is known") {
+			return fmt.Errorf("%v", err)
+		}
+		return nil
+	})
+	survivor.terminate(t)
+
+	found := recoverFolder(t, "--data-dir", survivor.dir)
+	if found.NewClusterID != "" || len(found.Damaged) != 1 || len(found.Groups) != shards+1 {
+		t.Errorf("before: %+v", found)
+	}
+	done := recoverFolder(t, "--data-dir", survivor.dir, "--yes")
+	for i, g := range done.Groups {
+		if g.Lost || g.Beyond != 0 || len(g.Losses) > 0 {
+			t.Errorf("shard %d: %+v", i, g)
+		}
+	}
+	survivor.start(t)
+	survivor.waitReady(t)
+	s, err := survivor.status()
+	if err != nil || s.ClusterID != done.NewClusterID || s.ClusterID == old {
+		t.Errorf("its cluster is %s, want %s; %v", s.ClusterID, done.NewClusterID, err)
+	}
+
+	// A node of the old cluster starts by mistake.
+	lost := c.nodes[1]
+	from := survivor.logSize()
+	lost.start(t)
+	eventually(t, "the new cluster refuses it", func() error {
+		if log := survivor.logSince(t, from) + lost.logSince(t, 0); !strings.Contains(log, "belongs to another cluster") {
+			return errors.New("nobody says so")
+		}
+		return nil
+	})
+	if s, err := survivor.status(); err != nil || len(s.Nodes) != 1 {
+		t.Errorf("the members are %+v, %v", s.Nodes, err)
+	}
+	lost.kill(t)
+
+	for _, n := range c.nodes[1:] { // with the flags that they had
+		mustRename(t, n.dir, n.dir+".old")
+		n.start(t)
+	}
+	c.startAll(t)
+	eventually(t, "all three vote", func() error {
+		s, err := survivor.status()
+		if err == nil && len(s.Nodes) != 3 {
+			err = fmt.Errorf("%d nodes", len(s.Nodes))
+		}
+		return errors.Join(err, c.voteEverywhere())
+	})
+	for key, want := range left {
+		if s := c.nodes[2].mustPeek(t, p.Name, key); s.Remaining != want {
+			t.Errorf("%s has %d left, want %d", key, s.Remaining, want)
+		}
+	}
+	if d := c.nodes[1].mustTake(t, once); !d.Duplicate {
+		t.Errorf("a take that is sent again is charged again: %+v", d)
+	}
+	survivor.kill(t) // and without it the other two are a majority
+	if d := c.nodes[1].mustTake(t, api.TakeRequest{Policy: p.Name, Key: once.Key}); d.Remaining != left[once.Key]-1 {
+		t.Errorf("%d left, want %d", d.Remaining, left[once.Key]-1)
 	}
 }

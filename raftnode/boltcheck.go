@@ -109,6 +109,8 @@ type boltChecker struct {
 	found   map[uint32]*foundLog // by group; the votes come before the entries
 	group   uint32               // that the last entry is of
 	entry   reassembly           // of the last entry
+
+	onCarrier func(key uint64, sum uint32) // hears of each that is right; nil is nobody
 }
 
 // meta returns the newer of the two meta pages. Both have to be right. bbolt
@@ -342,6 +344,9 @@ func (c *boltChecker) carrier(key []byte, bucket bool, value []byte) error {
 	done, err := c.entry.add(beUint64(key), &carrier)
 	if err != nil {
 		return fmt.Errorf("group %d: %w", group, err)
+	}
+	if c.onCarrier != nil {
+		c.onCarrier(beUint64(key), binary.BigEndian.Uint32(carrier.Extensions))
 	}
 	if !done {
 		return nil

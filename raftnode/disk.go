@@ -11,7 +11,6 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
-	"golang.org/x/sys/unix"
 )
 
 // Disk is where a node keeps what it must not lose. A node owns its Disk, and
@@ -100,13 +99,15 @@ func OpenFiles(path string, o FilesOptions) (Disk, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, fmt.Errorf("create the data folder: %w", err)
 	}
-	lock, err := os.OpenFile(filepath.Join(path, "LOCK"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("lock the data folder: %w", err)
-	}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		lock.Close()
+	lock, err := lockFolder(path, os.O_CREATE)
+	switch {
+	case errors.Is(err, errInUse):
 		return nil, fmt.Errorf("the data folder %s is in use by another process; give each node a --data-dir of its own", path)
+	case err != nil:
+		return nil, err
+	case exists(path, recoveryFolder):
+		lock.Close()
+		return nil, fmt.Errorf("a recovery of the data folder %s was cut off; 'rlstore recover --data-dir %s --yes' goes on with it", path, path)
 	}
 	return &files{path: path, options: o, lock: lock, aside: aside{root: path}}, nil
 }

@@ -79,6 +79,7 @@ stderr. The flags below may be set in the environment too, as RLSTORE_ENDPOINTS.
 			newClusterStatus(a), newClusterJoin(a), newClusterRemove(a), newClusterTransfer(a),
 			newClusterEnforcement(a)),
 		group("node", "Change what one node does", newNodeDrain(a)),
+		newRecover(a),
 		newTop(a), newWatch(a),
 		newBench(a),
 		group("config", "Look at a node's configuration", newConfigPrint(a)),
