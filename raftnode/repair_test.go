@@ -81,10 +81,14 @@ func repairEachFile(t *testing.T, store string) {
 	damaged := 2
 	dir := c.config(damaged).DataDir
 	for range 2 { // so that the log reaches back to neither
+		_, leader := c.leader(1)
+		eventually(t, "it has what was taken", func() bool {
+			return c.nodes[damaged].shard(1).raft.AppliedIndex() >= leader.shard(1).raft.AppliedIndex()
+		})
 		if err := c.nodes[damaged].shard(1).snapshot(t.Context(), 0); err != nil {
 			t.Fatal(err)
 		}
-		for range trailingMin {
+		for range 2 * trailingMin {
 			c.mustTake(1)
 		}
 	}

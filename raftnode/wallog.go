@@ -7,6 +7,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 	wal "github.com/hashicorp/raft-wal"
+	"github.com/hashicorp/raft-wal/metadb"
 )
 
 // walSegment is the size of a segment, which is written whole when it is made.
@@ -28,15 +29,19 @@ type walLog struct {
 
 // openWAL opens the log in the folder dir, which must exist, and reads it all.
 func openWAL(dir string, votes *boltLog) (_ *walLog, err error) {
+	segments := &metadb.BoltMetaDB{} // the list of them, a bbolt file
 	defer func() {
-		if p := recover(); p != nil { // its list of segments is a bbolt file
+		if p := recover(); p != nil {
 			err = openError(dir, asDamage(fmt.Errorf("wal-meta.db is damaged: %v", p)))
+		}
+		if err != nil {
+			segments.Close() // the library leaves it open and locked if it opens nothing
 		}
 	}()
 	if first, _ := votes.FirstIndex(); first != 0 {
 		return nil, openError(dir, fmt.Errorf("%s holds entries of group %d already", votes.file.path, votes.id))
 	}
-	w, err := wal.Open(dir, wal.WithSegmentSize(walSegment), wal.WithLogger(hclog.NewNullLogger()))
+	w, err := wal.Open(dir, wal.WithMetaStore(segments), wal.WithSegmentSize(walSegment), wal.WithLogger(hclog.NewNullLogger()))
 	if err != nil {
 		return nil, openError(dir, asDamage(err))
 	}
