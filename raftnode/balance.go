@@ -189,6 +189,12 @@ func (n *Node) promote(ctx context.Context) {
 			if s.Suffrage != raft.Nonvoter || !n.ready(id, groups) || n.catalog.View().IsRemoved(id) {
 				continue
 			}
+			// It was so a moment ago. A voter that has gone since is missed in every majority.
+			if m, ok := n.peers.member(id); !ok {
+				continue
+			} else if _, err := n.ask(ctx, m.at()); err != nil || !n.ready(id, groups) {
+				continue
+			}
 			g.log.Info("a new node has caught up and gets its vote", "node", id)
 			if err := await(ctx, g.raft.AddVoter(s.ID, s.Address, 0, enqueueTimeout)); err != nil {
 				g.log.Warn("could not give a node its vote; trying again", "node", id, "error", err)

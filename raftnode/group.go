@@ -112,7 +112,7 @@ func (n *Node) openGroup(id uint32, first *raft.Configuration, complete bool, lo
 		MaxPool:               2,
 		MaxRPCsInFlight:       1, // no pipelining: it can stall behind healthy heartbeats
 		Timeout:               transportTimeout,
-	}), n.beats, n.peers, g.repair)
+	}), n.beats, n.peers, g.repair, g.store)
 	if id == 0 {
 		g.machine = catalogMachine(n.catalog, n.catalogApplied)
 	} else {
@@ -135,6 +135,7 @@ func (n *Node) openGroup(id uint32, first *raft.Configuration, complete bool, lo
 		g.trans.Close()
 		return nil, err
 	}
+	g.trans.serve(g.servers)
 	if g.buckets != nil {
 		g.coalescer = newCoalescer(id, g.raft, g.time, n.cfg.WallClock, g.buckets.Stats, g.metrics)
 	}

@@ -262,3 +262,23 @@ func TestNodeIsAddedByRequest(t *testing.T) {
 	insist(t, func() error { return c.nodes[0].RemoveMember(request(t), "n3") })
 	refused("that was removed", want, api.Conflict, "was removed")
 }
+
+// Two members that have never heard of each other, since each was down when the other
+// joined, meet by the configuration.
+func TestMembersThatNeverMetFindEachOther(t *testing.T) {
+	c := startCluster(t, 3)
+	a, b := c.nodes[0], c.nodes[1]
+	know := func(n, other *Node) bool {
+		_, ok := n.peers.member(other.NodeID())
+		return ok
+	}
+	for know(a, b) || know(b, a) { // a call that was under way brings it back
+		a.peers.forget(b.NodeID())
+		b.peers.forget(a.NodeID())
+	}
+	eventually(t, "each hears from the other", func() bool {
+		_, ab := a.peers.fresh(b.NodeID())
+		_, ba := b.peers.fresh(a.NodeID())
+		return ab && ba && know(a, b) && know(b, a)
+	})
+}

@@ -408,11 +408,11 @@ func (n *Node) configured() []Member {
 
 // add makes m a nonvoter of the groups that this node leads; see promote.
 func (n *Node) add(ctx context.Context, m *Member) error {
-	n.peers.learn([]Member{*m})
 	for _, g := range n.groupList() {
 		if !g.leading.Load() || g.has(m.ID) {
 			continue
 		}
+		n.peers.learn([]Member{*m})
 		if _, err := n.changeMember(ctx, &memberChange{Group: g.id, Add: m}); err != nil {
 			return err
 		}

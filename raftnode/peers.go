@@ -3,6 +3,7 @@ package raftnode
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"sort"
 	"sync"
 	"time"
@@ -280,12 +281,28 @@ func (n *Node) probeOnce(ctx context.Context) {
 		n.quieten()
 	}
 	var wg sync.WaitGroup
-	for _, m := range n.peers.members() {
+	for _, m := range append(n.peers.members(), n.unmet()...) {
 		if m.ID != n.cfg.NodeID {
 			wg.Go(func() { _, _ = n.ask(ctx, m.at()) })
 		}
 	}
 	wg.Wait()
+}
+
+// unmet lists the servers of any group that the address book does not have, under
+// the addresses with which they joined: a node that was down when others joined, or
+// that joined when others were down, has not heard of them by itself.
+func (n *Node) unmet() []Member {
+	var list []Member
+	for _, g := range n.groupList() {
+		for _, s := range g.servers() {
+			m := Member{ID: string(s.ID), Raft: string(s.Address)}
+			if _, ok := n.peers.member(m.ID); !ok && !slices.Contains(list, m) {
+				list = append(list, m)
+			}
+		}
+	}
+	return list
 }
 
 // ask tells the node at addr this one's status, and fetches and notes its own.

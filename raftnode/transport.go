@@ -24,6 +24,9 @@ import (
 // AppendEntries that only repeats what the follower has confirmed. The goroutine
 // that sends the latter has nothing else to send, and as soon as there is an entry,
 // the call goes out at once instead. News of a commit never wait.
+//
+// What comes in passes merge, which knows better than the library what to do with
+// some of it; see inbound.go.
 type transport struct {
 	*raft.NetworkTransport
 	group uint32
@@ -31,6 +34,7 @@ type transport struct {
 	beats *beats
 	// repair keeps from the group what it must not answer yet.
 	repair *repair
+	log    storedLog
 
 	rpcs   chan raft.RPC // from streams and beats, for the group's Raft
 	ctx    context.Context
@@ -52,38 +56,18 @@ var (
 	_ raft.WithClose   = (*transport)(nil)
 )
 
-// newTransport puts a group on the network and among the beats. Close takes it off.
-func newTransport(group uint32, network *raft.NetworkTransport, b *beats, p *peers, r *repair) *transport {
+// newTransport puts a group, whose log is given, on the network and among the beats.
+// Nothing comes in before serve. Close takes it off.
+func newTransport(group uint32, network *raft.NetworkTransport, b *beats, p *peers, r *repair, log storedLog) *transport {
 	t := &transport{
-		NetworkTransport: network, group: group, beats: b, peers: p, repair: r,
+		NetworkTransport: network, group: group, beats: b, peers: p, repair: r, log: log,
 		rpcs: make(chan raft.RPC), confirmed: map[raft.ServerID]position{},
 	}
 	t.ctx, t.cancel = context.WithCancel(b.mux.ctx)
 	b.mu.Lock()
 	b.groups[group] = t
 	b.mu.Unlock()
-	t.merged.Go(t.merge)
 	return t
-}
-
-// merge hands on what comes over the streams.
-func (t *transport) merge() {
-	for {
-		select {
-		case rpc := <-t.NetworkTransport.Consumer():
-			if t.repair.refuses(rpc.Command) {
-				refuse(rpc)
-				continue
-			}
-			select {
-			case t.rpcs <- rpc:
-			case <-t.ctx.Done():
-				return
-			}
-		case <-t.ctx.Done():
-			return
-		}
-	}
 }
 
 // Consumer implements raft.Transport.

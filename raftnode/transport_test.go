@@ -46,9 +46,16 @@ func openTransports(t *testing.T, handle func(*Mux, *beats), ids ...string) (lis
 }
 
 func openTransport(m *Mux, b *beats, p *peers, group uint32) *transport {
+	t := unserved(m, b, p, group, raft.NewInmemStore())
+	t.serve(func() []raft.Server { return nil })
+	return t
+}
+
+// unserved is a transport to which nothing comes in yet.
+func unserved(m *Mux, b *beats, p *peers, group uint32, log storedLog) *transport {
 	return newTransport(group, raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: m.Group(group), MaxPool: 1, Timeout: time.Minute, ServerAddressProvider: addressProvider{p},
-	}), b, p, nil)
+	}), b, p, nil, log)
 }
 
 // appendTo makes a call to the node b; its error comes through the channel, and resp

@@ -382,7 +382,7 @@ func (n *nemesis) fullDisk() func() {
 // cluster bears one such node at a time: the others have to have what it had.
 func (n *nemesis) bitFlip() func() {
 	node := n.anyNode()
-	if n.flipped != nil && !n.flipped.gone && !n.flipped.isWhole(0) || !node.isWhole(3) {
+	if n.flipped != nil && !n.flipped.removed && !n.flipped.isWhole(0) || !node.isWhole(3) {
 		return nil
 	}
 	n.flipped = node
