@@ -6,6 +6,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"go.uber.org/goleak"
 )
 
 // scratch is the folder of this run: the binary, and everything that nodes
@@ -40,6 +42,12 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "building rlstore:", err)
 		return 1
 	}
-	defer endShared()
-	return m.Run()
+	code := m.Run()
+	endShared()
+	// The spawner of process_test.go lives as long as this process.
+	if err := goleak.Find(goleak.IgnoreAnyFunction("github.com/rlstore/rlstore/cluster-test.init.func1.1")); err != nil && code == 0 {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
 }

@@ -648,24 +648,30 @@ func (n *Node) Ready() []Check {
 func (n *Node) Close() error {
 	n.draining.Add(1)
 	n.stop()
-	var errs []error
-	// Groups close side by side: each waits for its own disk and peers.
-	var mu sync.Mutex
-	var wg sync.WaitGroup
-	for _, g := range n.groupList() {
-		wg.Go(func() {
-			if err := g.close(); err != nil {
-				mu.Lock()
-				errs = append(errs, fmt.Errorf("close group %d: %w", g.id, err))
-				mu.Unlock()
-			}
-		})
-	}
-	wg.Wait()
+	open := n.groupList()
+	errs := closeGroups(open)
 	if err := n.mux.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 		errs = append(errs, err)
 	}
 	n.done.Wait()
+	if open == nil { // it may just have been forming its cluster
+		errs = append(errs, closeGroups(n.groupList())...)
+	}
 	errs = append(errs, n.disk.Close())
 	return errors.Join(errs...)
+}
+
+// closeGroups closes groups side by side: each waits for its own disk and peers.
+func closeGroups(groups []*group) []error {
+	errs := make([]error, len(groups))
+	var wg sync.WaitGroup
+	for i, g := range groups {
+		wg.Go(func() {
+			if err := g.close(); err != nil {
+				errs[i] = fmt.Errorf("close group %d: %w", g.id, err)
+			}
+		})
+	}
+	wg.Wait()
+	return errs
 }

@@ -117,3 +117,27 @@ func TestAGroupThatDoesNotOpenEndsTheStart(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestANodeIsClosedWhileItFormsItsCluster: whatever it has opened by then is closed
+// (TestMain looks for what is left), and it goes on from there at its next start.
+func TestANodeIsClosedWhileItFormsItsCluster(t *testing.T) {
+	c := &testCluster{t: t, dir: t.TempDir()}
+	l := c.listen(0)
+	cfg := c.config(0)
+	for range 10 {
+		cfg.BootstrapExpect, cfg.Listener = 1, l
+		n, err := Open(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := n.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+		l = c.listen(0)
+	}
+	cfg.Listener = l
+	c.nodes = []*Node{c.open(cfg, l)}
+	defer c.close(0)
+	c.ready()
+	c.mustTake(1)
+}

@@ -177,13 +177,24 @@ func TestALostReplicaHearsOfNobody(t *testing.T) {
 		for _, g := range c.nodes[0].groupList() {
 			at := raft.ServerAddress(addrOf("n3", c.addrs[2]))
 			head := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte("n1"), Addr: []byte(c.addrs[0])}
-			vote := g.trans.RequestVote("n3", at, &raft.RequestVoteRequest{RPCHeader: head, Term: 1000, LastLogIndex: 1000}, &raft.RequestVoteResponse{})
-			entries := g.trans.AppendEntries("n3", at, &raft.AppendEntriesRequest{RPCHeader: head, Term: 1000}, &raft.AppendEntriesResponse{})
-			snapshot := g.trans.InstallSnapshot("n3", at, &raft.InstallSnapshotRequest{RPCHeader: head, Term: 1000, Size: 3}, &raft.InstallSnapshotResponse{}, strings.NewReader("abc"))
-			for _, err := range []error{vote, entries, snapshot} {
-				if err == nil || !strings.Contains(err.Error(), errLost.Error()) {
-					t.Errorf("it answers: %v", err)
-				}
+			for what, call := range map[string]func() error{
+				"vote": func() error {
+					return g.trans.RequestVote("n3", at, &raft.RequestVoteRequest{RPCHeader: head, Term: 1000, LastLogIndex: 1000}, &raft.RequestVoteResponse{})
+				},
+				"entries": func() error {
+					return g.trans.AppendEntries("n3", at, &raft.AppendEntriesRequest{RPCHeader: head, Term: 1000}, &raft.AppendEntriesResponse{})
+				},
+				"snapshot": func() error {
+					return g.trans.InstallSnapshot("n3", at, &raft.InstallSnapshotRequest{RPCHeader: head, Term: 1000, Size: 3}, &raft.InstallSnapshotResponse{}, strings.NewReader("abc"))
+				},
+			} {
+				eventually(t, "it refuses "+what, func() bool {
+					err := call() // at first over a connection to the process before
+					if err == nil {
+						t.Fatalf("it takes %s", what)
+					}
+					return strings.Contains(err.Error(), errLost.Error())
+				})
 			}
 		}
 		eventually(t, "it says that nobody can help", func() bool {

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"go.uber.org/goleak"
 )
 
 // The transcripts under testdata/script are what people type. rlstore in them
@@ -25,7 +27,19 @@ import (
 //	                           greeting; sets $RLSTORE_ENDPOINTS and $CURL
 //	stopdev                    ends it with SIGTERM and wants a clean exit
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"rlstore": main})
+	testscript.Main(leakFree{m}, map[string]func(){"rlstore": main})
+}
+
+// leakFree are tests that fail if they leave a goroutine behind.
+type leakFree struct{ *testing.M }
+
+func (m leakFree) Run() int {
+	code := m.M.Run()
+	if err := goleak.Find(); err != nil && code == 0 {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
 }
 
 func TestTranscripts(t *testing.T) {
