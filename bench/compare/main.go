@@ -6,8 +6,8 @@
 //	make compare
 //
 // which installs what is missing. With -growth it measures rlstore alone: how cost
-// grows with keys, batches, callers, shards and nodes, and what fsync costs. Each peer is at its best, and the table says how
-// it is not what rlstore is. Servers listen on free ports of the loopback interface
+// grows with keys, batches, callers, shards and nodes, and what fsync costs. Each peer
+// is at its best, and the table says how it is not what rlstore is. Servers listen on free ports of the loopback interface
 // and keep their files in a temporary folder; both are gone at the end.
 package main
 
@@ -114,7 +114,7 @@ func (r *run) all(dir string, rounds int) (err error) {
 // load is the load that all have in common.
 func (r *run) load(callers, batch int) load.Config {
 	return load.Config{
-		Policy: "bench", Keys: r.keys, Distribution: load.Uniform, Concurrency: callers, Batch: batch, Cost: 1,
+		Policy: defaultPolicy, Keys: r.keys, Distribution: load.Uniform, Concurrency: callers, Batch: batch, Cost: 1,
 		Warmup: r.duration / 5, Duration: r.duration, Seed: 1,
 	}
 }

@@ -14,7 +14,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rlstore/rlstore/api"
 	"github.com/rlstore/rlstore/bench/load"
+	"github.com/rlstore/rlstore/client"
 )
 
 const (
@@ -23,6 +25,8 @@ const (
 	batchCallers = 16   // of batches
 	redisCallers = 4    // of pipelines: Redis has one thread, and more only make its commands wait
 	manyCallers  = 4000 // goroutines of single takes
+
+	defaultPolicy = "bench" // of rlstore bench
 )
 
 func (r *run) redis(ctx context.Context, name string, args ...string) error {
@@ -207,7 +211,37 @@ func (r *run) ours(ctx context.Context) error {
 	if err := r.bench(ctx, urls, "rlstore half", half); err != nil {
 		return err
 	}
-	return r.wrk(ctx, "rlstore json", urls[0])
+	if err := r.wrk(ctx, "rlstore json", urls[0]); err != nil {
+		return err
+	}
+	return r.modes(ctx, urls)
+}
+
+// modes measures policies that the Go client spends from memory, with the bucket that
+// all others have.
+func (r *run) modes(ctx context.Context, urls []string) error {
+	c, err := client.New(urls)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	for _, mode := range []string{"leased", "soft"} {
+		spread := r.load(callers, 1)
+		spread.Policy = defaultPolicy + "-" + mode
+		hot := spread
+		hot.Distribution = load.One
+		policy := api.Policy{Name: spread.Policy, Mode: mode, Limits: []api.Limit{{Rate: perMinute, Per: api.Duration(time.Minute), Burst: burst}}}
+		if _, err := c.PutPolicy(ctx, policy); err != nil {
+			return err
+		}
+		if err := r.bench(ctx, urls, "rlstore "+mode, spread); err != nil {
+			return err
+		}
+		if err := r.bench(ctx, urls, "rlstore "+mode+" hot", hot); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // bench keeps what rlstore bench finds.
@@ -224,10 +258,15 @@ func (r *run) bench(ctx context.Context, urls []string, name string, c load.Conf
 
 // runBench runs rlstore bench.
 func (r *run) runBench(ctx context.Context, urls []string, c load.Config) (*load.Result, error) {
-	out, err := output(ctx, r.rlstore, "bench", "--endpoints", strings.Join(urls, ","), "-o", "json",
+	var policy []string
+	if c.Policy != defaultPolicy { // that one it makes itself
+		policy = []string{"--policy", c.Policy}
+	}
+	args := append([]string{"bench", "--endpoints", strings.Join(urls, ","), "-o", "json",
 		"--keys", strconv.Itoa(c.Keys), "--distribution", c.Distribution, "--concurrency", strconv.Itoa(c.Concurrency),
 		"--batch", strconv.Itoa(c.Batch), "--rate", strconv.FormatInt(c.Rate, 10),
-		"--warmup", c.Warmup.String(), "--duration", c.Duration.String(), "--timeout", "10s")
+		"--warmup", c.Warmup.String(), "--duration", c.Duration.String(), "--timeout", "10s"}, policy...)
+	out, err := output(ctx, r.rlstore, args...)
 	if err != nil {
 		return nil, err
 	}
