@@ -52,6 +52,27 @@ type Log interface {
 	Forward(ctx context.Context, nodeID string, shard uint32, batch []byte) (reply []byte, err error)
 }
 
+// Clock is a time that never runs back. It is safe for concurrent use.
+type Clock interface {
+	// Now is the time since any moment, which stays the same.
+	Now() time.Duration
+	// AfterFunc calls f once, d from now on, and not before it returns. stop
+	// prevents that if it is not too late.
+	AfterFunc(d time.Duration, f func()) (stop func())
+}
+
+// monotonic is the machine's clock.
+type monotonic struct{ start time.Time }
+
+// Now implements [Clock].
+func (m monotonic) Now() time.Duration { return time.Since(m.start) }
+
+// AfterFunc implements [Clock].
+func (m monotonic) AfterFunc(d time.Duration, f func()) (stop func()) {
+	t := time.AfterFunc(d, f)
+	return func() { t.Stop() }
+}
+
 // Config is what a [Limiter] is made of. Catalog and Log are required.
 type Config struct {
 	Catalog     Catalog
@@ -60,6 +81,10 @@ type Config struct {
 	AllowInline bool         // serve limits written into requests; the same on every node
 	Logger      *slog.Logger // nil is slog.Default()
 	Metrics     Observer     // nil counts nothing
+
+	// Clock is the time by which leases and soft buckets are spent, and breakers go.
+	// Nil is the machine's monotonic clock.
+	Clock Clock
 
 	// Waiting tells how many callers' batches wait for an entry of a shard that this
 	// node leads: by it keys of policies of mode auto become hot. Nil finds none.
@@ -77,7 +102,7 @@ type Limiter struct {
 	inline      *generations[*policy.Set]
 	guard       *guard
 	top         *top
-	start       time.Time
+	clock       Clock
 	shards      shards
 	syncs       syncs
 	waiting     func(shard uint32) int
@@ -94,7 +119,10 @@ func New(c Config) *Limiter {
 		inline: newGenerations[*policy.Set](inlineCache),
 		guard:  newGuard(guardIDs),
 		top:    newTop(),
-		start:  time.Now(), waiting: c.Waiting,
+		clock:  c.Clock, waiting: c.Waiting,
+	}
+	if l.clock == nil {
+		l.clock = monotonic{time.Now()}
 	}
 	l.spender = newSpender(l)
 	if l.logger == nil {
@@ -106,8 +134,8 @@ func New(c Config) *Limiter {
 	return l
 }
 
-// now is a monotonic clock, in nanoseconds, never 0.
-func (l *Limiter) now() int64 { return int64(time.Since(l.start)) + 1 }
+// now is the clock's time, in nanoseconds, never 0.
+func (l *Limiter) now() int64 { return int64(l.clock.Now()) + 1 }
 
 // Options is what a caller may ask for beside the batch.
 type Options struct {

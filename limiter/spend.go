@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
-	"math"
 	"sync"
 	"time"
 
@@ -24,24 +23,37 @@ const spendRounds = 3
 type spender struct {
 	l     *Limiter
 	table *lease.Table
-	timer *time.Timer // calls Tick
 
 	life context.Context // of what goes on beside the callers
 	end  context.CancelFunc
 
-	mu       sync.Mutex // guards the next
+	mu       sync.Mutex // guards the next two
 	carriers map[uint32]*carrier
+	stop     func() // of what calls Tick
 }
 
 func newSpender(l *Limiter) *spender {
-	s := &spender{l: l, carriers: map[uint32]*carrier{}}
+	s := &spender{l: l, carriers: map[uint32]*carrier{}, stop: func() {}}
 	s.life, s.end = context.WithCancel(context.Background())
-	s.timer = time.AfterFunc(math.MaxInt64, func() { s.table.Tick(l.now()) })
 	s.table = lease.NewTable(lease.Config{
-		Send: s.send, Random: randomBits, Instance: randomBits(), Note: noteTold,
-		Wake: func(at int64) { s.timer.Reset(time.Duration(max(0, at-l.now()))) },
+		Send: s.send, Wake: s.wake, Random: randomBits, Instance: randomBits(), Note: noteTold,
 	})
 	return s
+}
+
+// wake is [lease.Config.Wake].
+func (s *spender) wake(at int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stop()
+	s.stop = s.l.clock.AfterFunc(time.Duration(max(0, at-s.l.now())), func() { s.table.Tick(s.l.now()) })
+}
+
+// rest undoes the last wake, if it is not too late.
+func (s *spender) rest() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stop()
 }
 
 // randomBits are such that nobody can guess the id of a lease: whoever has it can
@@ -58,7 +70,7 @@ func randomBits() uint64 {
 func (l *Limiter) GiveBack(ctx context.Context) {
 	s := l.spender
 	s.table.Close(l.now())
-	s.timer.Stop()
+	s.rest()
 	for s.carrying() && pause(ctx, firstWait) {
 	}
 	s.end()
@@ -70,7 +82,7 @@ func (l *Limiter) Abandon() {
 	s := l.spender
 	s.end()
 	s.table.Close(l.now())
-	s.timer.Stop()
+	s.rest()
 }
 
 // carrying tells whether something is on its way to the store.

@@ -1,10 +1,15 @@
 package rltest_test
 
 import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/rlstore/rlstore/api"
 	"github.com/rlstore/rlstore/client"
 	"github.com/rlstore/rlstore/client/rltest"
 )
@@ -97,6 +102,60 @@ func TestSoftBucketsSync(t *testing.T) {
 	}
 	store.Advance(time.Second)
 	poll(t, "the sync", func() bool { return left(t, other, "soft") == 41 })
+}
+
+// TestANodeSpendsByTheStoresTime: so do buckets that the store itself spends from memory,
+// for callers of HTTP.
+func TestANodeSpendsByTheStoresTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // for its Wait; its time is not the store's
+		store := rltest.New(t, modes)
+		c := store.Client()
+		advance := func(d time.Duration) {
+			synctest.Wait()
+			store.Advance(d)
+			synctest.Wait()
+		}
+		take := func(policy string) (allowed int, sources map[string]int) {
+			sources = map[string]int{}
+			for range 110 {
+				w := httptest.NewRecorder()
+				r := httptest.NewRequest(http.MethodPost, "/v1/take", strings.NewReader(`{"policy":"`+policy+`","key":"k"}`))
+				r.Header.Set("Content-Type", api.MediaJSON)
+				store.ServeHTTP(w, r)
+				var d api.Decision
+				if err := json.Unmarshal(w.Body.Bytes(), &d); err != nil || w.Code != http.StatusOK {
+					t.Fatalf("%s: %v", w.Body, err)
+				}
+				sources[d.Source]++
+				if d.Allowed {
+					allowed++
+				}
+			}
+			return allowed, sources
+		}
+		if n, sources := take("soft"); n != 100 || sources["soft"] != 110 {
+			t.Errorf("soft: %d pass of 100, %v", n, sources)
+		}
+		for range 10 {
+			advance(100 * time.Millisecond)
+		}
+		if n, _ := take("soft"); n < 50 || n > 100 { // what came before the sync is lost, at most half the burst
+			t.Errorf("soft: %d pass of the 100 that have come", n)
+		}
+		if n, sources := take("leased"); n != 100 || sources["lease"] < 90 {
+			t.Errorf("leased: %d pass of 100, %v", n, sources)
+		}
+		advance(500 * time.Millisecond)
+		if n, _ := take("leased"); n != 50 {
+			t.Errorf("leased: %d pass of the 50 that have come", n)
+		}
+		for range 5 {
+			advance(time.Second)
+		}
+		if s, l := left(t, c, "soft"), left(t, c, "leased"); s != 100 || l != 100 {
+			t.Errorf("%d and %d of 100 are left to the store when nobody takes", s, l)
+		}
+	})
 }
 
 // TestFailureRulesOfAStoreInMemory: open and local decide while the store is away,

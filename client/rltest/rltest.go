@@ -12,7 +12,8 @@
 // It is no imitation: requests go through the client's own code, the HTTP API and
 // the state machines of a real node, in six shards. Only what lies between is left
 // out: there is one node, no network, no log and no disk. So a test finds the
-// same answers, the same errors and the same headers as in production.
+// same answers, the same errors and the same headers as in production. There are no
+// events: [client.Client.Events] fails.
 //
 // Time stands still unless the test moves it with [Store.Advance], or the store
 // was opened with [Running]. There is no port, and no goroutine of the store; those
@@ -40,6 +41,7 @@ import (
 type Store struct {
 	node    *node
 	clock   *clock
+	limiter *limiter.Limiter
 	handler http.Handler
 
 	mu      sync.Mutex
@@ -77,9 +79,9 @@ func Open(policies string, opts ...Option) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	known := catalog.Of(n, n.Now)
-	l := limiter.New(limiter.Config{Catalog: known, Log: n, Replicas: n, AllowInline: true})
-	s := &Store{node: n, clock: &clock{node: n}, handler: httpapi.New(httpapi.Config{
+	known, clock := catalog.Of(n, n.Now), &clock{node: n}
+	l := limiter.New(limiter.Config{Catalog: known, Log: n, Replicas: n, AllowInline: true, Clock: clock})
+	s := &Store{node: n, clock: clock, limiter: l, handler: httpapi.New(httpapi.Config{
 		Limiter: l, Policies: known, Overrides: known, Switch: known, Members: alone{}, Cluster: n.cluster,
 		Ready: func() []httpapi.Check { return nil },
 		Top: func(_ context.Context, by string, count int, _ bool) (api.Top, error) {
@@ -106,8 +108,8 @@ func Open(policies string, opts ...Option) (*Store, error) {
 func (s *Store) Now() time.Time { return s.node.Now() }
 
 // Advance lets time pass: tokens come back, windows begin, and what is held, or
-// remembered for a time, expires. Leases and soft buckets of the store's clients go
-// by the same time; what they then have to tell the store, such as a lease that is
+// remembered for a time, expires. Leases and soft buckets, of the store's clients and
+// of the store for callers of HTTP, go by the same time; what they then have to tell the store, such as a lease that is
 // given back, it may hear a moment after Advance has returned. It panics if d is
 // negative.
 func (s *Store) Advance(d time.Duration) {
@@ -128,7 +130,8 @@ func (s *Store) Client(opts ...client.Option) *client.Client {
 	return c
 }
 
-// Close ends the clients that the store has made.
+// Close ends the clients that the store has made, and what it spends from memory for
+// callers of HTTP.
 func (s *Store) Close() {
 	s.mu.Lock()
 	clients := s.clients
@@ -137,6 +140,7 @@ func (s *Store) Close() {
 	for _, c := range clients {
 		c.Close() // it has no error to tell
 	}
+	s.limiter.GiveBack(context.Background())
 }
 
 // Outage is what is wrong with the store.
