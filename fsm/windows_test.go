@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -143,6 +144,34 @@ func TestWhatWasConsumedStaysConsumed(t *testing.T) {
 				t.Fatalf("a limit of algorithm %d came back: %+v", from, res.Limits)
 			}
 		}
+	}
+}
+
+// TestATokenBucketIsChargedBeforeTheWaitForAWindow: what waits for a window has its
+// tokens from the bucket beside it at once, and not when it acts.
+func TestATokenBucketIsChargedBeforeTheWaitForAWindow(t *testing.T) {
+	s := policy.NewSet(api.SetInfo{Policy: "p", Revision: 1, Limits: []api.LimitInfo{
+		{Name: "bucket", Rate: 1, Per: second, Burst: 2},
+		{Name: "window", Algorithm: api.FixedWindow, Rate: 4, Per: 60 * second, Burst: 4},
+	}})
+	r := newRig(t)
+	r.apply(EncodeClock(0, 0))
+	acts := map[uint64]int{}
+	for at := uint64(0); at < 20; at += 2 {
+		for range 2 {
+			op := take("k", 1)
+			op.MaxWait = 60_000
+			if res := r.one(at*second, s, op); res.Status == api.StatusAllowed {
+				when := at + res.Wait/1_000_000
+				acts[when]++
+				if want := int64(acts[when] % 2); res.Limits[0].Remaining != want { // two takes come at a time
+					t.Errorf("at %d s the bucket has %d left, not %d", at, res.Limits[0].Remaining, want)
+				}
+			}
+		}
+	}
+	if want := map[uint64]int{0: 2, 2: 2, 60: 4}; !maps.Equal(acts, want) {
+		t.Errorf("takes act at seconds %v, want %v", acts, want)
 	}
 }
 
