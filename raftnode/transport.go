@@ -2,6 +2,7 @@ package raftnode
 
 import (
 	"context"
+	"io"
 	"sync"
 	"time"
 
@@ -114,11 +115,39 @@ func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, a
 	if can, hurry := t.canWait(id, args); can && t.beat(id, args, resp, hurry) {
 		return nil
 	}
-	err := t.NetworkTransport.AppendEntries(id, target, args, resp)
+	err := t.NetworkTransport.AppendEntries(id, named(id, target), args, resp)
 	if !isHeartbeat(args) {
 		t.confirm(id, args, err == nil && resp.Success)
 	}
 	return err
+}
+
+// named is where a call goes if no address of the node is known, such as of one that
+// was removed a moment ago: the library then dials the one of its configuration, at
+// which another node may live by now. That one refuses what is for somebody else. It
+// must: what a leader sends one node would undo what it has sent another.
+func named(id raft.ServerID, target raft.ServerAddress) raft.ServerAddress {
+	return raft.ServerAddress(addrOf(string(id), string(target)))
+}
+
+// RequestVote implements raft.Transport.
+func (t *transport) RequestVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	return t.NetworkTransport.RequestVote(id, named(id, target), args, resp)
+}
+
+// RequestPreVote implements raft.WithPreVote.
+func (t *transport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	return t.NetworkTransport.RequestPreVote(id, named(id, target), args, resp)
+}
+
+// InstallSnapshot implements raft.Transport.
+func (t *transport) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	return t.NetworkTransport.InstallSnapshot(id, named(id, target), args, resp, data)
+}
+
+// TimeoutNow implements raft.Transport.
+func (t *transport) TimeoutNow(id raft.ServerID, target raft.ServerAddress, args *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
+	return t.NetworkTransport.TimeoutNow(id, named(id, target), args, resp)
 }
 
 // beat makes a call with those of other groups; false if it has to go the usual way.

@@ -2,8 +2,10 @@ package raftnode
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -106,6 +108,50 @@ func TestHeartbeatsWaitTheirTurn(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What is meant for a node that is not known any more does not reach another one that
+// lives at its address: a snapshot would take back what that one has got since.
+func TestCallsReachNobodyElse(t *testing.T) {
+	nodes := openTransports(t, knowsBeats, "a", "b")
+	m, ok := nodes[0].peers.member("b")
+	if !ok {
+		t.Fatal("b is unknown")
+	}
+	at := raft.ServerAddress(m.Raft)
+	head := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte("a")}
+	go func() {
+		for {
+			select {
+			case rpc := <-nodes[1].Consumer():
+				t.Errorf("b got %T", rpc.Command)
+				rpc.Respond(nil, errors.New("not for me"))
+			case <-nodes[1].ctx.Done():
+				return
+			}
+		}
+	}()
+	for name, call := range map[string]func() error{
+		"AppendEntries": func() error {
+			return nodes[0].AppendEntries("gone", at, &raft.AppendEntriesRequest{RPCHeader: head, Term: 7, PrevLogEntry: 3}, &raft.AppendEntriesResponse{})
+		},
+		"InstallSnapshot": func() error {
+			return nodes[0].InstallSnapshot("gone", at, &raft.InstallSnapshotRequest{RPCHeader: head, Term: 7, Size: 1}, &raft.InstallSnapshotResponse{}, strings.NewReader("s"))
+		},
+		"RequestVote": func() error {
+			return nodes[0].RequestVote("gone", at, &raft.RequestVoteRequest{RPCHeader: head, Term: 7}, &raft.RequestVoteResponse{})
+		},
+		"RequestPreVote": func() error {
+			return nodes[0].RequestPreVote("gone", at, &raft.RequestPreVoteRequest{RPCHeader: head, Term: 7}, &raft.RequestPreVoteResponse{})
+		},
+		"TimeoutNow": func() error {
+			return nodes[0].TimeoutNow("gone", at, &raft.TimeoutNowRequest{RPCHeader: head}, &raft.TimeoutNowResponse{})
+		},
+	} {
+		if err := call(); err == nil || !strings.Contains(err.Error(), "is b, not gone") {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 
