@@ -82,6 +82,7 @@ func (w *work) run(ctx context.Context) error {
 		(*caller).throughClient, (*caller).throughHTTP, (*caller).throughHTTP, (*caller).throughClient,
 		(*caller).batch, (*caller).atomic,
 		(*caller).spendClient, (*caller).spendHTTP, (*caller).spendHTTP,
+		(*caller).hold, (*caller).hold,
 	}
 	if w.journal.process == 1 {
 		kinds = append(kinds, (*caller).throughClient, (*caller).throughHTTP, (*caller).throughClient,
@@ -105,6 +106,7 @@ type caller struct {
 	rng   *rand.Rand
 	own   string // a key that nobody else uses
 	lanes []int  // its client numbers: one, or one for each element of a batch
+	holds []held // that it was given
 }
 
 func (c *caller) loop(ctx context.Context, step func(*caller, context.Context)) {

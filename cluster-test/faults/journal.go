@@ -32,6 +32,8 @@ type line struct {
 	N    int64       `json:"n"`
 	Ops  []check.Op  `json:"ops,omitempty"`
 	Edit *check.Edit `json:"edit,omitempty"`
+	// Wrong is what a caller saw that cannot be, whatever the logs say.
+	Wrong string `json:"wrong,omitempty"`
 }
 
 // newJournal begins the journal of a process; process tells apart those of a run.
@@ -96,6 +98,11 @@ func (j *journal) edit(e *check.Edit) (returned func()) {
 	}
 }
 
+// wrong notes what cannot be.
+func (j *journal) wrong(format string, args ...any) {
+	j.write(line{N: j.number(), Wrong: fmt.Sprintf(format, args...)})
+}
+
 func (j *journal) write(l line) {
 	b, err := json.Marshal(l)
 	if err == nil {
@@ -118,8 +125,9 @@ func sinceBoot() int64 {
 	return t.Nano()
 }
 
-// readJournal adds what a journal holds to h. Its last line may be torn.
-func readJournal(r io.Reader, h *check.History) error {
+// readJournal adds what a journal holds to h, and returns what its callers found
+// wrong. Its last line may be torn.
+func readJournal(r io.Reader, h *check.History) (wrong []string, err error) {
 	var lines []line
 	at := map[int64]int{}
 	dec := json.NewDecoder(r)
@@ -132,10 +140,13 @@ func readJournal(r io.Reader, h *check.History) error {
 				if l.Edit != nil {
 					h.Edits = append(h.Edits, *l.Edit)
 				}
+				if l.Wrong != "" {
+					wrong = append(wrong, l.Wrong)
+				}
 			}
-			return nil
+			return wrong, nil
 		case err != nil:
-			return fmt.Errorf("read a journal: line %d: %w", len(lines), err)
+			return nil, fmt.Errorf("read a journal: line %d: %w", len(lines), err)
 		}
 		if i, ok := at[l.N]; ok {
 			lines[i] = l

@@ -50,10 +50,11 @@ const slack = 20 * time.Millisecond
 // judge reads what a run left in its folder, checks it, and fills in what the
 // report tells of it.
 func judge(dir string, r *report) error {
-	h, processes, err := readHistory(dir)
+	h, processes, wrong, err := readHistory(dir)
 	if err != nil {
 		return err
 	}
+	r.Violations = append(r.Violations, wrong...)
 	replicas, starts, err := readReplicas(dir)
 	if err != nil {
 		return err
@@ -82,25 +83,27 @@ func judge(dir string, r *report) error {
 	return nil
 }
 
-// readHistory reads what the processes of callers asked, and counts these.
-func readHistory(dir string) (*check.History, int, error) {
+// readHistory reads what the processes of callers asked and found wrong, and counts
+// these.
+func readHistory(dir string) (h *check.History, processes int, wrong []string, err error) {
 	files, err := filepath.Glob(filepath.Join(dir, "journal.*.jsonl"))
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, nil, err
 	}
-	h := &check.History{}
+	h = &check.History{}
 	for _, name := range files {
 		f, err := os.Open(name)
 		if err != nil {
-			return nil, 0, err
+			return nil, 0, nil, err
 		}
-		err = readJournal(f, h)
+		found, err := readJournal(f, h)
 		f.Close()
 		if err != nil {
-			return nil, 0, fmt.Errorf("%s: %w", name, err)
+			return nil, 0, nil, fmt.Errorf("%s: %w", name, err)
 		}
+		wrong = append(wrong, found...)
 	}
-	return h, len(files), nil
+	return h, len(files), wrong, nil
 }
 
 // readReplicas reads what every process of every node applied.

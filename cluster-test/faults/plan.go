@@ -20,7 +20,9 @@ type plan struct {
 	Edited   int           `json:"edited"`
 	// Elsewhere are policies that memory or a failure rule may decide.
 	Elsewhere []api.Policy `json:"elsewhere"`
-	Steps     []step       `json:"steps"`
+	// Holds are policies that reservations and permits are made under.
+	Holds []api.Policy `json:"holds"`
+	Steps []step       `json:"steps"`
 }
 
 // step is one fault of a plan. Whom it strikes follows from Draw and from the
@@ -48,7 +50,7 @@ func newPlan(seed uint64, length time.Duration) plan {
 	if rng.IntN(4) == 0 {
 		p.Nodes = 5
 	}
-	p.Policies, p.Edited, p.Elsewhere = drawPolicies(rng), 2, drawElsewhere(rng)
+	p.Policies, p.Edited, p.Elsewhere, p.Holds = drawPolicies(rng), 2, drawElsewhere(rng), drawHolds(rng)
 
 	var able []fault // that fit into the run
 	for _, f := range kinds {
@@ -119,6 +121,16 @@ func drawElsewhere(rng *rand.Rand) []api.Policy {
 		{Name: "open", OnUnavailable: "open", Limits: one(limit("only", 20, time.Second, 20))},
 		{Name: "local", OnUnavailable: "local", OnUnavailableFor: api.Duration(1000+rng.Int64N(10_000)) * api.Duration(time.Millisecond),
 			Limits: one(limit("only", 10, time.Second, 10+rng.Int64N(20)))},
+	}
+}
+
+// drawHolds returns a policy for reservations, and one for permits.
+func drawHolds(rng *rand.Rand) []api.Policy {
+	return []api.Policy{
+		{Name: "estimates", Limits: []api.Limit{limit("only", 20+rng.Int64N(100), time.Second, 50+rng.Int64N(150))}},
+		{Name: "slots", Limits: []api.Limit{
+			{Name: "only", Algorithm: "concurrency", Max: 1 + rng.Int64N(4)}, limit("rate", 20, time.Second, 30),
+		}},
 	}
 }
 

@@ -193,7 +193,7 @@ func (w *world) work(ctx context.Context) error {
 		return err
 	}
 	defer cl.Close()
-	for _, p := range slices.Concat(w.plan.Policies, w.plan.Elsewhere) {
+	for _, p := range slices.Concat(w.plan.Policies, w.plan.Elsewhere, w.plan.Holds) {
 		if err := put(j, cl, p); err != nil {
 			return err
 		}
