@@ -51,20 +51,6 @@ func (c *caller) hold(ctx context.Context) {
 	}
 }
 
-// did notes an operation on holds that do carries out. Its error is of conclude.
-func (c *caller) did(op check.Op, do func(*check.Op) error) {
-	op.Client = c.lane(0)
-	ops := []check.Op{op}
-	returned := c.journal.call(ops)
-	if err := do(&ops[0]); err != nil {
-		conclude(&ops[0], err, nil)
-	}
-	returned()
-	if ops[0].Outcome == check.Unknown {
-		c.leaveLane(0)
-	}
-}
-
 // make makes a hold through the Go client.
 func (c *caller) make(op check.Op) {
 	var opts []client.TakeOption

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/rlstore/rlstore/api"
 	"github.com/rlstore/rlstore/client"
@@ -34,14 +33,13 @@ func (c *caller) spendClient(context.Context) {
 		return
 	}
 	for range 1 + c.rng.IntN(12) { // of a lease, in no time
-		ops := []check.Op{{Client: c.lane(0), Kind: "take", Policy: policy, Key: key, Cost: cost}}
-		returned := c.journal.call(ops)
-		d, err := c.client.Take(context.Background(), policy, key, cost)
-		conclude(&ops[0], err, func() *check.Answer { return decisionAnswer(&d) })
-		returned()
-		if ops[0].Outcome == check.Unknown {
-			c.leaveLane(0)
-		}
+		c.did(check.Op{Kind: "take", Policy: policy, Key: key, Cost: cost}, func(op *check.Op) error {
+			d, err := c.client.Take(context.Background(), policy, key, cost)
+			if err == nil {
+				op.Outcome, op.Answer = check.Done, decisionAnswer(&d)
+			}
+			return err
+		})
 	}
 }
 
@@ -60,8 +58,12 @@ func (c *caller) spendBatch() {
 // spendHTTP takes of any node, or looks at a bucket. A request id, or a wait, makes
 // a take the log's.
 func (c *caller) spendHTTP(context.Context) {
+	if c.rng.IntN(40) == 0 {
+		c.visit()
+		return
+	}
 	policy, key, cost := c.pickElsewhere()
-	op := check.Op{Client: c.lane(0), Kind: "take", Policy: policy, Key: key, Cost: cost}
+	op := check.Op{Kind: "take", Policy: policy, Key: key, Cost: cost}
 	path := "/v1/take"
 	switch kind := c.rng.IntN(20); {
 	case kind < 1:
@@ -73,25 +75,35 @@ func (c *caller) spendHTTP(context.Context) {
 	if op.Kind == "peek" {
 		body = api.KeyRequest{Policy: policy, Key: key}
 	}
-	ops := []check.Op{op}
-	var answer wireAnswer
-	returned := c.journal.call(ops)
-	// Nodes wait for two seconds until a rule decides.
-	ops[0].Outcome, ops[0].Code = c.once(path, body, &answer, patience)
-	if ops[0].Outcome == check.Done {
-		ops[0].Answer = answer.check()
-	}
-	returned()
-	if ops[0].Outcome == check.Unknown {
-		c.leaveLane(0)
+	c.once(op, c.node(), path, body)
+}
+
+// visit takes all that there is of one node's soft bucket, of a key to which nobody
+// comes otherwise: what the node forgets between two visits would pass once more.
+func (c *caller) visit() {
+	op := check.Op{Kind: "take", Policy: softBudget, Key: "visited", Cost: 1}
+	node, body := c.node(), api.TakeRequest{Policy: op.Policy, Key: op.Key, Cost: &op.Cost}
+	for range 50 {
+		if a := c.once(op, node, "/v1/take", body); a == nil || !a.Allowed {
+			return
+		}
 	}
 }
 
-// once sends a request to a node at random.
-func (c *caller) once(path string, in, out any, wait time.Duration) (check.Outcome, api.Code) {
-	outcome, p := c.attempt(c.node(), path, encode(in), out, wait)
-	if p == nil {
-		return outcome, ""
-	}
-	return outcome, p.Code
+// once sends a request to a node, once. It returns the answer, or nil.
+func (c *caller) once(op check.Op, node, path string, body any) (a *check.Answer) {
+	c.did(op, func(op *check.Op) error {
+		var answer wireAnswer
+		var p *api.Problem
+		// Nodes wait for two seconds until a rule decides.
+		if op.Outcome, p = c.attempt(node, path, encode(body), &answer, patience); p != nil {
+			op.Code = p.Code
+		}
+		if op.Outcome == check.Done {
+			a = answer.check()
+			op.Answer = a
+		}
+		return nil
+	})
+	return a
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/rlstore/rlstore/api"
 	"github.com/rlstore/rlstore/client"
+	"github.com/rlstore/rlstore/cluster-test/check"
 )
 
 // callersVerb is a process of callers, which work until it is told to stop.
@@ -133,6 +134,21 @@ func (c *caller) lane(i int) int {
 
 // leaveLane makes the caller go on as another client.
 func (c *caller) leaveLane(i int) { c.lanes[i] = c.journal.client() }
+
+// did notes an operation that do carries out, which fills in what came of it, or
+// returns the error of the Go client.
+func (c *caller) did(op check.Op, do func(*check.Op) error) {
+	op.Client = c.lane(0)
+	ops := []check.Op{op}
+	returned := c.journal.call(ops)
+	if err := do(&ops[0]); err != nil {
+		conclude(&ops[0], err, nil)
+	}
+	returned()
+	if ops[0].Outcome == check.Unknown {
+		c.leaveLane(0)
+	}
+}
 
 // pick draws what to ask for.
 func (c *caller) pick() (policy, key string, cost int64) {

@@ -103,6 +103,9 @@ func drawPolicies(rng *rand.Rand) []api.Policy {
 	}
 }
 
+// softBudget is the policy of mode soft that does not refill within a run.
+const softBudget = "soft-budget"
+
 // drawElsewhere returns policies of the modes leased and soft, each with one that
 // refills within a run and one that does not, and of the failure rules.
 func drawElsewhere(rng *rand.Rand) []api.Policy {
@@ -117,7 +120,7 @@ func drawElsewhere(rng *rand.Rand) []api.Policy {
 			limit("burst", 15, time.Second, 30),
 		}},
 		{Name: "soft", Mode: "soft", SyncInterval: sync, Limits: one(limit("only", 5+rng.Int64N(20), time.Second, 10+rng.Int64N(20)))},
-		{Name: "soft-budget", Mode: "soft", SyncInterval: sync, Limits: one(limit("only", 1, 1000*time.Hour, 10+rng.Int64N(30)))},
+		{Name: softBudget, Mode: "soft", SyncInterval: sync, Limits: one(limit("only", 1, 1000*time.Hour, 10+rng.Int64N(30)))},
 		{Name: "open", OnUnavailable: "open", Limits: one(limit("only", 20, time.Second, 20))},
 		{Name: "local", OnUnavailable: "local", OnUnavailableFor: api.Duration(1000+rng.Int64N(10_000)) * api.Duration(time.Millisecond),
 			Limits: one(limit("only", 10, time.Second, 10+rng.Int64N(20)))},
