@@ -22,7 +22,8 @@ func (e *Entry) interval() int64 {
 	return d
 }
 
-// shortestSync bounds how often a small bucket syncs.
+// shortestSync bounds how often a small bucket syncs. One that fills in less than two
+// of these loses something each time.
 const shortestSync = 10_000_000
 
 // quietSyncs is how many of the policy's intervals without a take end an entry, if

@@ -175,6 +175,29 @@ func TestSoftAloneFallsLittleShort(t *testing.T) {
 	}
 }
 
+// TestSoftAloneFallsShortOfWhatFillsFaster: a bucket that is full again after two of the
+// shortest intervals loses what any other does, and one that fills faster much more.
+func TestSoftAloneFallsShortOfWhatFillsFaster(t *testing.T) {
+	for burst, least := range map[int64]int64{20: 20_000, 10: 18_000, 1: 8000} {
+		w := newWorld(t, 1, softSet(1000, burst))
+		p := w.peer()
+		p.delay = 1_000_000
+		p.known()
+		var work func()
+		work = func() {
+			p.take(1)
+			if w.now < 20*second {
+				w.after(300_000, work)
+			}
+		}
+		w.after(0, work)
+		w.run(20 * second)
+		if most := 20_000 + burst; w.meter.excess > 0 || p.spent < least {
+			t.Errorf("with a burst of %d, %d pass of %d, and not %d at least; %d too many", burst, p.spent, most, least, w.meter.excess)
+		}
+	}
+}
+
 // TestAnIdleSoftBucketIsRemembered: who comes back after a while finds what he left,
 // though the entry is made anew when there is none, as a node does.
 func TestAnIdleSoftBucketIsRemembered(t *testing.T) {
