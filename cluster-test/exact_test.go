@@ -138,7 +138,7 @@ func TestAllNodesKilledAtOnceForgetAndRefillNothing(t *testing.T) {
 		n.signal(t, 9)
 	}
 	for _, n := range c.nodes {
-		<-n.proc.ended
+		<-n.proc.Ended()
 	}
 	killed := h.now()
 	outage(2 * time.Second) // 20 tokens' worth, if it counted

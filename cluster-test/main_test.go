@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"github.com/rlstore/rlstore/cluster-test/process"
 )
 
 // scratch is the folder of this run: the binary, and everything that nodes
@@ -44,8 +46,7 @@ func run(m *testing.M) int {
 	}
 	code := m.Run()
 	endShared()
-	// The spawner of process_test.go lives as long as this process.
-	if err := goleak.Find(goleak.IgnoreAnyFunction("github.com/rlstore/rlstore/cluster-test.init.func1.1")); err != nil && code == 0 {
+	if err := goleak.Find(goleak.IgnoreAnyFunction(process.Spawner)); err != nil && code == 0 {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}

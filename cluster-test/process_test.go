@@ -9,12 +9,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/rlstore/rlstore/cluster-test/process"
 )
 
 // node is one rlstore process, or one after the other with the same flags.
@@ -28,35 +28,7 @@ type node struct {
 	env  []string // on top of this process's
 	bin  string
 
-	proc *process // nil before the first start
-}
-
-// process is one run of a node.
-type process struct {
-	cmd   *exec.Cmd
-	ended chan struct{} // closed once the process is gone
-	err   error         // of the end; to be read once ended is closed
-}
-
-// spawner starts every process from one thread that lives as long as the test
-// process: on Linux a child dies with the thread that started it.
-var spawner = sync.OnceValue(func() chan<- func() {
-	work := make(chan func())
-	go func() {
-		runtime.LockOSThread()
-		for f := range work {
-			f()
-		}
-	}()
-	return work
-})
-
-// spawn starts cmd.
-func spawn(cmd *exec.Cmd) error {
-	cmd.SysProcAttr = dieWithParent()
-	started := make(chan error)
-	spawner() <- func() { started <- cmd.Start() }
-	return <-started
+	proc *process.Process // nil before the first start
 }
 
 // start runs the node. The caller waits for it with waitReady.
@@ -65,42 +37,20 @@ func (n *node) start(t testing.TB) {
 	if n.running() {
 		t.Fatalf("node %s runs already", n.id)
 	}
-	log, err := os.OpenFile(n.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
 	cmd := exec.Command(n.bin, n.args...)
 	cmd.Env = append(os.Environ(), n.env...)
-	cmd.Stdout, cmd.Stderr = log, log
-	if err := spawn(cmd); err != nil {
-		log.Close()
+	var err error
+	if n.proc, err = process.Start(cmd, n.log); err != nil {
 		t.Fatalf("start node %s: %v", n.id, err)
 	}
-	p := &process{cmd: cmd, ended: make(chan struct{})}
-	n.proc = p
-	go func() {
-		p.err = cmd.Wait()
-		log.Close()
-		close(p.ended)
-	}()
 }
 
 // running tells whether the node's process is there, be it stopped.
-func (n *node) running() bool {
-	if n.proc == nil {
-		return false
-	}
-	select {
-	case <-n.proc.ended:
-		return false
-	default:
-		return true
-	}
-}
+func (n *node) running() bool { return n.proc.Running() }
 
 func (n *node) signal(t testing.TB, s syscall.Signal) {
 	t.Helper()
-	if err := n.proc.cmd.Process.Signal(s); err != nil {
+	if err := n.proc.Signal(s); err != nil {
 		t.Fatalf("send %v to node %s: %v", s, n.id, err)
 	}
 }
@@ -109,7 +59,7 @@ func (n *node) signal(t testing.TB, s syscall.Signal) {
 func (n *node) kill(t testing.TB) {
 	t.Helper()
 	n.signal(t, syscall.SIGKILL)
-	<-n.proc.ended
+	<-n.proc.Ended()
 }
 
 // terminate asks the node to stop, and expects it to do so cleanly.
@@ -117,12 +67,12 @@ func (n *node) terminate(t testing.TB) {
 	t.Helper()
 	n.signal(t, syscall.SIGTERM)
 	select {
-	case <-n.proc.ended:
+	case <-n.proc.Ended():
 	case <-time.After(30 * time.Second):
 		t.Fatalf("node %s does not stop within 30 s of a SIGTERM", n.id)
 	}
-	if n.proc.err != nil {
-		t.Fatalf("node %s ended with %v after a SIGTERM; it should exit 0", n.id, n.proc.err)
+	if err := n.proc.Err(); err != nil {
+		t.Fatalf("node %s ended with %v after a SIGTERM; it should exit 0", n.id, err)
 	}
 }
 
@@ -132,9 +82,8 @@ func (n *node) thaw(t testing.TB)   { t.Helper(); n.signal(t, syscall.SIGCONT) }
 
 // end makes sure that nothing is left of the node.
 func (n *node) end() {
-	if n.running() {
-		_ = n.proc.cmd.Process.Kill()
-		<-n.proc.ended
+	if n.proc != nil {
+		n.proc.Kill()
 	}
 }
 
@@ -142,25 +91,26 @@ func (n *node) end() {
 func (n *node) exit(t testing.TB) int {
 	t.Helper()
 	select {
-	case <-n.proc.ended:
+	case <-n.proc.Ended():
 	case <-time.After(patience):
 		t.Fatalf("node %s still runs; it should have ended", n.id)
 	}
 	var e *exec.ExitError
-	switch {
-	case n.proc.err == nil:
+	switch err := n.proc.Err(); {
+	case err == nil:
 		return 0
-	case errors.As(n.proc.err, &e):
+	case errors.As(err, &e):
 		return e.ExitCode()
+	default:
+		t.Fatalf("node %s: %v", n.id, err)
 	}
-	t.Fatalf("node %s: %v", n.id, n.proc.err)
 	return 0
 }
 
 // ready asks the node whether it can serve. The error tells why not.
 func (n *node) ready() error {
 	if !n.running() {
-		return fmt.Errorf("node %s has ended: %v", n.id, n.proc.err)
+		return fmt.Errorf("node %s has ended: %v", n.id, n.proc.Err())
 	}
 	resp, err := plain.Get("http://" + n.http + "/readyz?verbose")
 	if err != nil {

@@ -2,7 +2,6 @@ package clustertest
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 	"os"
 	"os/signal"
@@ -12,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rlstore/rlstore/cluster-test/process"
 	"github.com/rlstore/rlstore/raftnode"
 	"github.com/rlstore/rlstore/server"
 )
@@ -37,23 +37,18 @@ func withSeams(n *node, env ...string) {
 // serveWithSeams is the main function of such a node. args are "serve" and
 // flags of the form --name=value.
 func serveWithSeams(args []string) int {
-	flags := map[string]string{}
-	for _, a := range args[1:] {
-		name, value, _ := strings.Cut(strings.TrimPrefix(a, "--"), "=")
-		flags[name] = value
-	}
 	err := func() error {
-		cfg, err := server.Load(server.Sources{Flags: flags})
+		cfg, err := server.Load(server.Sources{Flags: process.Flags(args[1:])})
 		if err != nil {
 			return err
 		}
 		var opts []server.Option
 		if file := os.Getenv(clockEnv); file != "" {
-			f, err := os.Open(file)
+			clock, err := process.OpenClock(file)
 			if err != nil {
 				return err
 			}
-			opts = append(opts, server.WithNode(func(c *raftnode.Config) { c.Clock = shiftedClock{raftnode.BootClock(), f} }))
+			opts = append(opts, server.WithNode(func(c *raftnode.Config) { c.Clock = clock }))
 		}
 		if s := os.Getenv(snapshotsEnv); s != "" {
 			after, trailing, _ := strings.Cut(s, ",")
@@ -82,49 +77,25 @@ func serveWithSeams(args []string) int {
 	return 0
 }
 
-// shiftedClock is the machine's clock plus what a file of 8 bytes says: its
-// reader sees a shift the moment that it is written.
-type shiftedClock struct {
-	raftnode.Clock
-	shift *os.File
-}
-
-// Now implements raftnode.Clock.
-func (c shiftedClock) Now() int64 {
-	var b [8]byte
-	if _, err := c.shift.ReadAt(b[:], 0); err != nil {
-		panic(err)
-	}
-	return c.Clock.Now() + int64(binary.LittleEndian.Uint64(b[:]))
-}
-
-// movableClock is the writer's side of a shiftedClock.
+// movableClock is the clock of a node that a test moves.
 type movableClock struct {
-	file  *os.File
+	file  string
 	shift time.Duration
 }
 
 // newClock makes the clock of n movable.
 func newClock(t testing.TB, c *cluster, n *node) *movableClock {
 	t.Helper()
-	f, err := os.Create(c.tempFile(n.id + ".clock"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.Close() })
-	m := &movableClock{file: f}
+	m := &movableClock{file: c.tempFile(n.id + ".clock")}
 	if err := m.jump(0); err != nil {
 		t.Fatal(err)
 	}
-	n.env = append(n.env, clockEnv+"="+f.Name())
+	n.env = append(n.env, clockEnv+"="+m.file)
 	return m
 }
 
 // jump moves the clock at once.
 func (m *movableClock) jump(d time.Duration) error {
 	m.shift += d
-	var b [8]byte
-	binary.LittleEndian.PutUint64(b[:], uint64(m.shift))
-	_, err := m.file.WriteAt(b[:], 0)
-	return err
+	return process.SetClock(m.file, m.shift)
 }

@@ -13,7 +13,7 @@ func strikeCallers(ctx context.Context, b *blow) error {
 	b.note("for %v", b.Lasts)
 	b.callersMu.Lock()
 	defer b.callersMu.Unlock()
-	b.passing.kill()
+	b.passing.Kill()
 	wait(ctx, b.Lasts)
 	return b.startPassing()
 }

@@ -51,7 +51,7 @@ func writesFail(how diskFault) func(context.Context, *blow) error {
 // afterWrites lets a node whose writes failed end, if it was to write at all,
 // and starts it again.
 func (b *blow) afterWrites(ctx context.Context, n *node) error {
-	if p := n.process(); !p.endsWithin(afterFailure) {
+	if p := n.process(); !p.EndsWithin(afterFailure) {
 		n.mu.Lock()
 		n.expected = false
 		n.mu.Unlock()
@@ -160,8 +160,8 @@ func strikeBitFlip(ctx context.Context, b *blow) error {
 	p := n.process()
 	started, cancel := context.WithTimeout(ctx, 8*time.Second)
 	defer cancel()
-	_ = poll(started, func() error { return n.ready(started, b.operator) }, func() bool { return !p.running() })
-	if !p.running() { // it could not be repaired, and its message asks for another node
+	_ = poll(started, func() error { return n.ready(started, b.operator) }, func() bool { return !p.Running() })
+	if !p.Running() { // it could not be repaired, and its message asks for another node
 		output := n.logSince(from)
 		if err := saysWhy(output, file); err != nil {
 			b.violation("bit-flip: %v", err)
@@ -272,7 +272,7 @@ func strikeLostDisk(ctx context.Context, b *blow) error {
 	}
 	n.expectEnd()
 	p := n.process()
-	if wait(ctx, 100*time.Millisecond) && p.endsWithin(8*time.Second) {
+	if wait(ctx, 100*time.Millisecond) && p.EndsWithin(8*time.Second) {
 		if out := n.logSince(from); !strings.Contains(out, "forgotten its votes") {
 			b.violation("lost-disk: %s does not say why it may not return:\n%s", n.id, out)
 		}

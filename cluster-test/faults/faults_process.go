@@ -36,11 +36,11 @@ func strikePause(ctx context.Context, b *blow) error {
 	defer release()
 	b.note("%s for %v", n.id, b.Lasts)
 	p := n.process()
-	if err := p.signal(syscall.SIGSTOP); err != nil {
+	if err := p.Signal(syscall.SIGSTOP); err != nil {
 		return err
 	}
 	wait(ctx, b.Lasts)
-	return p.signal(syscall.SIGCONT)
+	return p.Signal(syscall.SIGCONT)
 }
 
 // holdMany takes so many nodes that no other fault has, all or none.
@@ -78,7 +78,7 @@ func killMany(ctx context.Context, b *blow, many int) error {
 	b.note("%d nodes for %v", many, b.Lasts)
 	for _, n := range held { // all at once, then wait
 		n.expectEnd()
-		if err := n.process().signal(syscall.SIGKILL); err != nil {
+		if err := n.process().Signal(syscall.SIGKILL); err != nil {
 			return err
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/rlstore/rlstore/cluster-test/process"
 )
 
 // TestMain lets the test binary be what the runner starts.
@@ -18,7 +20,7 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && (os.Args[1] == "node" || os.Args[1] == "callers") {
 		os.Exit(run(os.Args[1:]))
 	}
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/rlstore/rlstore/cluster-test/faults.init.func1.1"))
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction(process.Spawner))
 }
 
 // TestAShortMixOfFaultsShowsNoViolation is one run, short enough for every

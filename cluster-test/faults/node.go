@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,6 +17,7 @@ import (
 	"time"
 
 	"github.com/rlstore/rlstore/api"
+	"github.com/rlstore/rlstore/cluster-test/process"
 )
 
 // Ports of every node; the addresses differ.
@@ -44,11 +44,11 @@ type node struct {
 	// held is locked by the fault that has the node's process in its hands.
 	held chan struct{} // capacity 1
 
-	mu       sync.Mutex // guards what follows
-	proc     *process   // nil before the first start
-	expected bool       // the process may end: a fault is at work
-	damaged  string     // what a fault did to its files, "" if nothing
-	retired  bool       // it will not start again
+	mu       sync.Mutex       // guards what follows
+	proc     *process.Process // nil before the first start
+	expected bool             // the process may end: a fault is at work
+	damaged  string           // what a fault did to its files, "" if nothing
+	retired  bool             // it will not start again
 }
 
 // newNode prepares a member; flags come on top of those that each has.
@@ -86,30 +86,19 @@ func (n *node) raft() string    { return net.JoinHostPort(n.host, raftPort) }
 
 // setClock moves the node's clock to so far off the machine's.
 func (n *node) setClock(off time.Duration) error {
-	return overwrite(filepath.Join(n.control(), "clock"), binary.LittleEndian.AppendUint64(nil, uint64(off)))
+	return process.SetClock(filepath.Join(n.control(), "clock"), off)
 }
 
 // setDisk makes the disk do so from the next write on.
 func (n *node) setDisk(f diskFault) error {
-	return overwrite(filepath.Join(n.control(), "disk"), []byte{byte(f)})
-}
-
-// overwrite changes a file in place, in one write, so that a reader sees the
-// old bytes or the new ones.
-func overwrite(path string, b []byte) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteAt(b, 0)
-	return errors.Join(err, f.Close())
+	return process.Overwrite(filepath.Join(n.control(), "disk"), []byte{byte(f)})
 }
 
 // start runs the node, unless it runs.
 func (n *node) start() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.proc.running() || n.retired {
+	if n.proc.Running() || n.retired {
 		return nil
 	}
 	exe, err := os.Executable()
@@ -118,7 +107,7 @@ func (n *node) start() error {
 	}
 	cmd := n.net.command(n.slot, exe, n.args...)
 	cmd.Env = append(append(os.Environ(), cmd.Env...), controlEnv+"="+n.control())
-	p, err := spawn(cmd, n.log())
+	p, err := process.Start(cmd, n.log())
 	if err != nil {
 		return fmt.Errorf("start node %s: %w", n.id, err)
 	}
@@ -127,13 +116,13 @@ func (n *node) start() error {
 }
 
 // process returns the node's newest process, nil before the first.
-func (n *node) process() *process {
+func (n *node) process() *process.Process {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.proc
 }
 
-func (n *node) running() bool { return n.process().running() }
+func (n *node) running() bool { return n.process().Running() }
 
 // expectEnd says that the process may end from here to the next start.
 func (n *node) expectEnd() {
@@ -145,7 +134,7 @@ func (n *node) expectEnd() {
 func (n *node) kill() {
 	n.expectEnd()
 	if p := n.process(); p != nil {
-		p.kill()
+		p.Kill()
 	}
 }
 
@@ -156,14 +145,14 @@ const stopTimeout = 40 * time.Second
 func (n *node) terminate() error {
 	n.expectEnd()
 	p := n.process()
-	if !p.running() {
+	if !p.Running() {
 		return nil
 	}
-	if err := p.signal(syscall.SIGTERM); err != nil {
+	if err := p.Signal(syscall.SIGTERM); err != nil {
 		return err
 	}
-	if !p.endsWithin(stopTimeout) {
-		p.kill()
+	if !p.EndsWithin(stopTimeout) {
+		p.Kill()
 		return fmt.Errorf("node %s did not stop within %v of a SIGTERM", n.id, stopTimeout)
 	}
 	return nil
@@ -171,7 +160,7 @@ func (n *node) terminate() error {
 
 // ready asks the node whether it can serve. The error tells why not.
 func (n *node) ready(ctx context.Context, c *http.Client) error {
-	if p := n.process(); !p.running() {
+	if p := n.process(); !p.Running() {
 		return fmt.Errorf("node %s does not run", n.id)
 	}
 	return n.ask(ctx, c, "GET", "/readyz?verbose", nil, nil)

@@ -2,25 +2,24 @@ package main
 
 import (
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/hashicorp/raft"
 
 	"github.com/rlstore/rlstore/cluster-test/check"
+	"github.com/rlstore/rlstore/cluster-test/process"
 	"github.com/rlstore/rlstore/raftnode"
 	"github.com/rlstore/rlstore/server"
 )
 
 // controlEnv names the folder through which a node and its runner speak:
 //
-//	clock            8 bytes, little-endian: nanoseconds that the clock is off
+//	clock            by how much the clock is off: see process.SetClock
 //	disk             1 byte: a diskFault
 //	applied.N.jsonl  what the Nth process of the node applied, a check.Entry a line
 //
@@ -37,17 +36,12 @@ const (
 // nodeVerb is `rlstore serve` with the seams of the control folder. args are
 // flags of the form --name=value.
 func nodeVerb(ctx context.Context, args []string) error {
-	flags := map[string]string{}
-	for _, a := range args {
-		name, value, _ := strings.Cut(strings.TrimPrefix(a, "--"), "=")
-		flags[name] = value
-	}
-	cfg, err := server.Load(server.Sources{Flags: flags})
+	cfg, err := server.Load(server.Sources{Flags: process.Flags(args)})
 	if err != nil {
 		return err
 	}
 	dir := os.Getenv(controlEnv)
-	clock, err := os.Open(filepath.Join(dir, "clock"))
+	clock, err := process.OpenClock(filepath.Join(dir, "clock"))
 	if err != nil {
 		return err
 	}
@@ -73,7 +67,7 @@ func nodeVerb(ctx context.Context, args []string) error {
 		opts = append(opts, server.WithListeners(api, peers))
 	}
 	opts = append(opts, server.WithNode(func(c *raftnode.Config) {
-		c.Clock = shiftedClock{raftnode.BootClock(), clock}
+		c.Clock = clock
 		c.SnapshotBytes, c.TrailingBytes = snapshotBytes, trailingBytes
 		c.OpenDisk = func() (raftnode.Disk, error) {
 			d, err := raftnode.OpenFiles(cfg.DataDir, raftnode.FilesOptions{})
@@ -92,22 +86,6 @@ func nodeVerb(ctx context.Context, args []string) error {
 		return err
 	}
 	return s.Run(ctx)
-}
-
-// shiftedClock is the machine's clock plus what a file of 8 bytes says: its
-// reader sees a shift the moment that it is written.
-type shiftedClock struct {
-	raftnode.Clock
-	shift *os.File
-}
-
-// Now implements raftnode.Clock.
-func (c shiftedClock) Now() int64 {
-	var b [8]byte
-	if _, err := c.shift.ReadAt(b[:], 0); err != nil {
-		panic(err)
-	}
-	return c.Clock.Now() + int64(binary.LittleEndian.Uint64(b[:]))
 }
 
 // appliedFile keeps what a node applied. Each entry is one write, so that a

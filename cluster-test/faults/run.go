@@ -20,6 +20,7 @@ import (
 	"github.com/rlstore/rlstore/api"
 	"github.com/rlstore/rlstore/client"
 	"github.com/rlstore/rlstore/cluster-test/check"
+	"github.com/rlstore/rlstore/cluster-test/process"
 )
 
 // runVerb does one run or many.
@@ -254,15 +255,15 @@ func (w *world) heal(ctx context.Context) bool {
 func (w *world) stopCallers() {
 	w.callersMu.Lock()
 	defer w.callersMu.Unlock()
-	for _, p := range []*process{w.steady, w.passing} {
-		_ = p.signal(syscall.SIGTERM)
+	for _, p := range []*process.Process{w.steady, w.passing} {
+		_ = p.Signal(syscall.SIGTERM)
 	}
-	for _, p := range []*process{w.steady, w.passing} {
-		if !p.endsWithin(30 * time.Second) {
+	for _, p := range []*process.Process{w.steady, w.passing} {
+		if !p.EndsWithin(30 * time.Second) {
 			w.violation("callers do not end: a call hangs beyond its timeout")
-			p.kill()
-		} else if p.err != nil {
-			w.violation("callers ended with %v; see callers.log", p.err)
+			p.Kill()
+		} else if err := p.Err(); err != nil {
+			w.violation("callers ended with %v; see callers.log", err)
 		}
 	}
 }
@@ -299,7 +300,7 @@ func (w *world) stopNodes() {
 		wg.Go(func() {
 			if err := n.terminate(); err != nil {
 				w.violation("%v", err)
-			} else if err := n.process().err; err != nil {
+			} else if err := n.process().Err(); err != nil {
 				w.violation("node %s ended with %v after a SIGTERM\n%s", n.id, err, n.tail(20))
 			}
 		})
@@ -311,9 +312,9 @@ func (w *world) stopNodes() {
 // keeps a copy of the nodes' data where their disks were, if it is told to.
 func (w *world) end(keep bool) error {
 	w.callersMu.Lock()
-	for _, p := range []*process{w.steady, w.passing} {
+	for _, p := range []*process.Process{w.steady, w.passing} {
 		if p != nil {
-			p.kill()
+			p.Kill()
 		}
 	}
 	w.callersMu.Unlock()

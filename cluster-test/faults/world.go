@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/rlstore/rlstore/cluster-test/process"
 )
 
 // world is the cluster of one run, and what works on it.
@@ -28,10 +30,10 @@ type world struct {
 	slowMu sync.Mutex    // held while a link is slow
 	damage chan struct{} // capacity 1: see mayDamage
 
-	callersMu sync.Mutex // guards the two below
-	steady    *process   // callers that live as long as the run
-	passing   *process   // callers that disappear
-	processes int        // of callers so far
+	callersMu sync.Mutex       // guards the two below
+	steady    *process.Process // callers that live as long as the run
+	passing   *process.Process // callers that disappear
+	processes int              // of callers so far
 
 	mu       sync.Mutex // guards what follows
 	nodes    []*node    // every member there ever was
@@ -184,7 +186,7 @@ func (w *world) startPassing() (err error) {
 	return err
 }
 
-func (w *world) newCallers() (*process, error) {
+func (w *world) newCallers() (*process.Process, error) {
 	w.processes++
 	var endpoints []string
 	for slot := 1; slot <= w.lastSlot(); slot++ {
@@ -198,7 +200,7 @@ func (w *world) newCallers() (*process, error) {
 		"-plan", w.path("plan.json"), "-journal", w.path(fmt.Sprintf("journal.%d.jsonl", w.processes)),
 		"-process", fmt.Sprint(w.processes), "-endpoints", strings.Join(endpoints, ","))
 	cmd.Env = append(os.Environ(), cmd.Env...)
-	return spawn(cmd, w.path("callers.log"))
+	return process.Start(cmd, w.path("callers.log"))
 }
 
 func (w *world) path(name string) string { return filepath.Join(w.dir, name) }
@@ -209,7 +211,7 @@ func (w *world) watch(ctx context.Context) {
 	for wait(ctx, 2*pollEvery) {
 		for _, n := range w.members() {
 			n.mu.Lock()
-			gone := n.proc != nil && !n.proc.running() && !n.expected && !n.retired
+			gone := n.proc != nil && !n.proc.Running() && !n.expected && !n.retired
 			damaged := n.damaged
 			n.mu.Unlock()
 			if !gone || !n.tryHold() {
@@ -229,7 +231,7 @@ func (w *world) fallen(ctx context.Context, n *node, damaged string) error {
 		return nil
 	}
 	if damaged == "" {
-		w.violation("node %s has ended, and nothing was done to it: %v\n%s", n.id, n.process().err, n.tail(40))
+		w.violation("node %s has ended, and nothing was done to it: %v\n%s", n.id, n.process().Err(), n.tail(40))
 		return n.start()
 	}
 	w.say("node %s, damaged before, has ended", n.id)
