@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// clock is the boot clock of one node: true time, which it may run ahead of or
+// clock is the boot clock of one node, or its time of day: true time, which it may run ahead of or
 // behind by a rate, plus whatever jumps it has made.
 type clock struct {
 	mu    sync.Mutex

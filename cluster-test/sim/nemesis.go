@@ -59,6 +59,7 @@ var kinds = []fault{
 	{"bit-flip", (*nemesis).bitFlip},
 	{"clock-jump", (*nemesis).clockJump},
 	{"clock-drift", (*nemesis).clockDrift},
+	{"wall-jump", (*nemesis).wallJump},
 	{"new-node", (*nemesis).newNode},
 	{"remove-node", (*nemesis).removeNode},
 	{"transfers", (*nemesis).transfers},
@@ -438,6 +439,17 @@ func (n *nemesis) clockDrift() func() {
 	ppm := n.rng.Int64N(2*maxDrift+1) - maxDrift
 	n.w.happens("the clock of %s drifts by %d ppm", node.id, ppm)
 	node.clock.drift(ppm)
+	return nil
+}
+
+// wallJump sets a node's time of day: wrong by seconds as by a leap, by hours as by a
+// time zone, by years as by an empty battery.
+func (n *nemesis) wallJump() func() {
+	node := n.anyNode()
+	unit := []time.Duration{time.Second, time.Hour, 10_000 * time.Hour}[n.rng.IntN(3)]
+	d := time.Duration((2*n.rng.Float64() - 1) * n.rng.ExpFloat64() * float64(unit))
+	n.w.happens("the time of day of %s jumps by %v", node.id, d)
+	node.wall.jump(d)
 	return nil
 }
 

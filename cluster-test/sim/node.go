@@ -15,13 +15,14 @@ import (
 	"github.com/rlstore/rlstore/server"
 )
 
-// node is one machine of the cluster: its disk and its clock outlive the
+// node is one machine of the cluster: its disk and its clocks outlive the
 // processes that run on it.
 type node struct {
 	id    string
 	w     *world
 	disk  *disk
 	clock *clock
+	wall  *clock   // the time of day, from 1970
 	join  []string // addresses of --join
 	// expect is --bootstrap-expect.
 	expect int
@@ -82,7 +83,7 @@ func (n *node) start() error {
 		BootstrapExpect: n.expect, Join: n.join, Shards: n.w.shards,
 		Logger: slog.New(slog.NewTextHandler(n.w.log, nil)).With("on", n.id),
 	}, server.WithListeners(api, nodes), server.WithNode(func(c *raftnode.Config) {
-		c.Clock = n.clock
+		c.Clock, c.WallClock = n.clock, n.wall
 		c.Dial = n.w.net.dialer(n.id, p.alive.Load)
 		c.OpenDisk = func() (raftnode.Disk, error) { return p.mount, nil }
 		c.SnapshotBytes, c.TrailingBytes = n.w.snapshotBytes, n.w.snapshotBytes/4

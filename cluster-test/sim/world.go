@@ -97,6 +97,7 @@ func (w *world) addNode(expect int, join []string) *node {
 	n := &node{
 		id: fmt.Sprintf("n%d", i+1), w: w, expect: expect, join: join,
 		disk: newDisk(w.source(ofDisks + uint64(i))), clock: newClock(time.Duration(w.rng.Int64N(int64(1000 * time.Hour)))),
+		wall: newClock(time.Duration(time.Now().UnixNano())),
 	}
 	w.nodes = append(w.nodes, n)
 	w.addressMu.Lock()
