@@ -159,7 +159,7 @@ func (w *world) remove(ctx context.Context, n *node) error {
 			if err = m.ask(ctx, w.operator, "DELETE", "/v1/cluster/members/"+n.id, nil, nil); err == nil {
 				return nil
 			}
-			if strings.Contains(err.Error(), "404") { // an earlier try did it
+			if strings.Contains(err.Error(), ": 404 Not Found: ") { // an earlier try did it
 				return nil
 			}
 		}
