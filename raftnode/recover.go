@@ -87,8 +87,8 @@ type RecoveredGroup struct {
 	Index uint64    `json:"index"`
 	Term  uint64    `json:"term"`
 	Time  time.Time `json:"time,omitzero"`
-	// Beyond is the last entry that can be read behind one that can't; 0 if there is
-	// none. Those from behind Index on are not used.
+	// Beyond is the last entry that the folders have, in a log or in a snapshot, behind
+	// one that can't be read; 0 if there is none. Those from behind Index on are not used.
 	Beyond uint64 `json:"beyond,omitempty"`
 
 	Buckets  int        `json:"buckets,omitempty"`
@@ -113,8 +113,16 @@ func Recover(o RecoverOptions) (_ *Recovery, err error) {
 		cut = cut || err != nil
 		return err
 	}
-	if _, err := os.Stat(o.DataDir); err != nil {
+	own, err := os.Stat(o.DataDir)
+	if err != nil {
 		return nil, fmt.Errorf("read the data folder: %w", err)
+	}
+	for _, dir := range o.From {
+		if other, err := os.Stat(dir); err != nil {
+			return nil, fmt.Errorf("read the data folder: %w", err)
+		} else if os.SameFile(own, other) {
+			return nil, fmt.Errorf("%s is the data folder itself; name those of other nodes", dir)
+		}
 	}
 	for _, dir := range append([]string{o.DataDir}, o.From...) {
 		lock, err := lockStopped(dir, o.Write && dir == o.DataDir)
@@ -123,6 +131,11 @@ func Recover(o RecoverOptions) (_ *Recovery, err error) {
 		}
 		if lock != nil {
 			defer lock.Close()
+		}
+	}
+	if o.Write {
+		if err := ownFolder(o.DataDir); err != nil {
+			return nil, err
 		}
 	}
 	f := finisher{root: o.DataDir, step: o.step}
@@ -356,9 +369,7 @@ func (b *built) mostly() bool {
 
 // tell completes what is told of a group.
 func (r *recoverer) tell(b *built, remains *remains) *built {
-	if last := remains.furthest().index; last > b.told.Index {
-		b.told.Beyond = last
-	}
+	b.told.Beyond = remains.beyond(logPlace{b.told.Term, b.told.Index})
 	if b.catalog != nil {
 		b.told.Policies = len(b.catalog.View().Policies)
 	} else {

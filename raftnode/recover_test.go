@@ -215,6 +215,9 @@ func TestARecoveryIsNotForARunningNode(t *testing.T) {
 			t.Errorf("%+v: %v", o, err)
 		}
 	}
+	if _, err := Recover(RecoverOptions{DataDir: c.folder(1), From: []string{c.folder(1) + "/."}}); err == nil || !strings.Contains(err.Error(), "is the data folder itself") {
+		t.Errorf("with its own folder twice: %v", err)
+	}
 	other := startCluster(t, 1)
 	other.close(0)
 	_, err := Recover(RecoverOptions{DataDir: c.folder(1), From: []string{other.config(0).DataDir}})

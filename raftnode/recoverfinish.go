@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -141,4 +142,16 @@ func lockStopped(path string, write bool) (*os.File, error) {
 		return nil, nil
 	}
 	return lock, err
+}
+
+// ownFolder refuses to write files that the node could not use, since another user's.
+func ownFolder(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok && int(stat.Uid) != os.Geteuid() {
+		return fmt.Errorf("the data folder %s belongs to user %d, and this is user %d, whose files the node may not use: run it as the user that the node runs as", path, stat.Uid, os.Geteuid())
+	}
+	return nil
 }

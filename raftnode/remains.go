@@ -271,6 +271,24 @@ func (s *strayLog) reach(at logPlace) logPlace {
 	}
 }
 
+// beyond is the last index that is there behind an end, and that may follow on it; 0 if
+// there is none. What is of an earlier term was cut off.
+func (r *remains) beyond(end logPlace) (last uint64) {
+	for _, log := range r.logs {
+		for index, e := range log.entries {
+			if index > end.index && e.term >= end.term {
+				last = max(last, index)
+			}
+		}
+	}
+	for _, s := range r.snaps {
+		if s.at.index > end.index && s.at.term >= end.term {
+			last = max(last, s.at.index)
+		}
+	}
+	return last
+}
+
 // furthest is the place of the last entry or snapshot that is there, whether or not
 // anything leads to it.
 func (r *remains) furthest() (p logPlace) {

@@ -86,7 +86,7 @@ func (n *Node) lose(groups []uint32, cause error) error {
 	n.idMu.Lock()
 	defer n.idMu.Unlock()
 	if !slices.ContainsFunc(n.id.Members, func(m Member) bool { return m.ID != n.cfg.NodeID }) {
-		return fmt.Errorf("%w; this node is the only one of its cluster, so nobody can send it again: put a backup of the data folder %s in its place", cause, n.cfg.DataDir)
+		return fmt.Errorf("%w; this node is the only one of its cluster, so nobody can send it again: put a backup of the data folder %s in its place, or keep what can be read with 'rlstore recover --data-dir %[2]s'", cause, n.cfg.DataDir)
 	}
 	next := n.id
 	next.Lost = n.id.without(groups...)
@@ -123,7 +123,7 @@ func (n *Node) regain(ctx context.Context, g *group) {
 			case err == nil:
 				g.log.Info("the leader has taken this node back, without a vote, and sends what was damaged")
 			case tries == 3 && ctx.Err() == nil: // some 12 s; an election takes three
-				g.log.Warn("nobody takes this node back; if that stays so, more replicas of the group are damaged or away than it can do without", "error", err)
+				g.log.Warn("nobody takes this node back; if that stays so, more replicas of the group are damaged or away than it can do without: start those that are whole, or see 'rlstore recover --help'", "error", err)
 			default:
 				g.log.Debug("not taken back yet", "error", err)
 			}

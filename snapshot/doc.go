@@ -50,4 +50,9 @@
 // The footer is written last, by [Writer.Close]. A crash before it leaves a
 // file without a footer, which reads as [ErrCorrupt]. Whether the file is on
 // disk after Close is the caller's to ensure (sync, then rename).
+//
+// # What is left of a damaged file
+//
+// Nothing is installed of it, unless somebody asks for what is left: [Salvage] finds the
+// records that are whole, and tells where one is not.
 package snapshot

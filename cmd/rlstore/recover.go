@@ -127,16 +127,23 @@ func (a *app) nextOfRecovery(r *server.Recovery, yes bool) {
 	case !yes && r.CutOff:
 		say("an earlier recovery of this folder was cut off: the same command with --yes finishes it, and no node starts from the folder before.")
 		return
+	case !yes && len(r.Members) > 1:
+		say("nothing was changed. If a majority of %s is lost for good, the same command with --yes makes a new cluster of %s alone.", strings.Join(r.Members, ", "), r.NodeID)
+		return
 	case !yes:
-		say("nothing was changed. If the members %s can't have a majority again, the same command with --yes makes a new cluster of %s alone.", strings.Join(r.Members, ", "), r.NodeID)
+		say("nothing was changed. The same command with --yes makes a new cluster of what is left.")
 		return
 	case r.CutOff:
 		say("a recovery that had been cut off is finished.")
 	}
 	say("%s is now the only member of the new cluster %s. What to do next:", r.NodeID, r.NewClusterID)
-	say("  keep every other node of the old cluster %s stopped, and move its data folder away: two of them would go on as the old cluster.", r.ClusterID)
+	if len(r.Members) > 1 {
+		say("  keep every other node of the old cluster %s stopped, and move its data folder away: a majority of them would go on as the old cluster.", r.ClusterID)
+	}
 	say("  start %s with the flags that it had.", r.NodeID)
-	say("  start the others with empty data folders and --join its raft address; they may keep their ids.")
+	if len(r.Members) > 1 {
+		say("  start the others with empty data folders and --join its raft address; they may keep their ids.")
+	}
 	if r.Aside != "" {
 		say("  delete %s once the cluster is well: the files as they were before are there.", r.Aside)
 	}
