@@ -18,18 +18,16 @@ import (
 // duplicate, with the bucket as it is now, also when the hold has ended.
 func (m *Buckets) makeHold(op *api.Op, key uint64, hash uint64, where at) opError {
 	b, res := &m.b, &m.res
-	switch {
-	case op.Kind == api.Reserve && b.set.concurrency && !b.set.off:
-		return permitRequired(b.set)
-	case op.Kind == api.Acquire && !b.set.concurrency:
-		return opError{api.InvalidRequest, fmt.Sprintf("policy %q has no concurrency limit, so there are no permits of it", b.set.policy)}
-	}
 	known, e := m.knownHold(op, fingerprint(op, b.set, key))
 	switch {
 	case e.code != "":
 		return e
-	case known:
+	case known: // whatever an edit has made of the policy since
 		res.Duplicate = true
+	case op.Kind == api.Reserve && b.set.concurrency && !b.set.off:
+		return permitRequired(b.set)
+	case op.Kind == api.Acquire && !b.set.concurrency:
+		return opError{api.InvalidRequest, fmt.Sprintf("policy %q has no concurrency limit, so there are no permits of it", b.set.policy)}
 	case !b.set.off && !b.set.shadow && op.Cost > b.set.minBurst:
 		return exceeds(op.Cost, b.set)
 	case !b.set.off && !b.set.shadow && !b.admits(op.Cost):

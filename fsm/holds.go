@@ -35,10 +35,10 @@ const (
 //     permit takes its slot where the limit is a concurrency limit now, and no
 //     slot gets lost.
 //   - Expiry is exact for permits: what is overdue does not count. Reservations
-//     that are overdue are settled as entries come, oldest first, at most
-//     a fixed number for each operation; one that is operated on is settled
-//     before. What a late settlement gives back is no more than what a prompt one
-//     would have.
+//     that are overdue are settled as entries come, oldest first, at most 4 for
+//     an entry and 2 for each operation in it, or 4096 for a tick; one that is
+//     operated on is settled before. What a late settlement gives back is no
+//     more than what a prompt one would have.
 //   - A settled hold is remembered for [SettledWindow], so that what settled it
 //     may come again.
 //   - A reset of the bucket takes its holds along: they are not remembered.

@@ -165,14 +165,14 @@ func (m *holdModel) apply(s *policy.Set, op api.Op) string {
 			return h.permit == permit && h.policy == s.Policy && h.key == op.Key && h.cost == op.Cost
 		}
 		switch {
-		case !permit && slots > 0:
-			return "error permit-required"
-		case permit && slots == 0:
-			return "error invalid-request"
 		case at >= 0 && !same(m.live[at]), at < 0 && e != nil && !same(e.modelHold):
 			return "error request-id-reused"
 		case at >= 0, e != nil:
 			return "held again" + left()
+		case !permit && slots > 0:
+			return "error permit-required"
+		case permit && slots == 0:
+			return "error invalid-request"
 		case op.Cost > burst:
 			return "error cost-exceeds-burst"
 		case op.Cost > burst-m.tokens[name], permit && m.permits(s.Policy, op.Key) >= slots:
@@ -448,6 +448,17 @@ func TestAPermitCountsWhereTheLimitIsOfConcurrencyNow(t *testing.T) {
 		r.apply(EncodeTick(second))
 	}
 	want(t, "eighth, by a router that is behind", r.one(second, set(1, slots("c", 300)), acquire("k", 8, 60_000)), "denied 0")
+}
+
+// TestARepetitionIsRecognisedWhateverBecameOfThePolicy: what made a hold makes no
+// second one, and is no error, when an edit has come in between.
+func TestARepetitionIsRecognisedWhateverBecameOfThePolicy(t *testing.T) {
+	r := newRig(t)
+	want(t, "reserve", r.one(0, holdSet("p", 1, 100, 0), reserve("k", 1, 10, 60_000)), "held 90")
+	want(t, "again, where permits are needed", r.one(0, holdSet("p", 2, 100, 1), reserve("k", 1, 10, 60_000)), "held again 90 1")
+	want(t, "acquire", r.one(0, holdSet("p", 2, 100, 1), acquire("k", 2, 60_000)), "held 89 0")
+	want(t, "again, where there are none", r.one(0, holdSet("p", 3, 100, 0), acquire("k", 2, 60_000)), "held again 89")
+	want(t, "another one", r.one(0, holdSet("p", 3, 100, 0), acquire("k", 3, 60_000)), "error invalid-request")
 }
 
 func TestWhatIsNotEnforcedHoldsNothing(t *testing.T) {

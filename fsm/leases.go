@@ -35,9 +35,6 @@ func (m *Buckets) makeLease(op *api.Op, s *set, key, hash uint64, where at) opEr
 		m.expireLease(n)
 		where = m.fetch(b, hash, op.Key, s)
 	}
-	if b.set.concurrency && !b.set.off {
-		return permitRequired(b.set)
-	}
 	asked := *op
 	asked.Cost = 0 // see hold.print
 	known, e := m.knownHold(op, fingerprint(&asked, b.set, key))
@@ -50,6 +47,8 @@ func (m *Buckets) makeLease(op *api.Op, s *set, key, hash uint64, where at) opEr
 	case known:
 		res.Duplicate = true
 		m.held.Granted = m.holds.byID[op.Hold.ID].cost
+	case !b.set.off && b.set.concurrency:
+		return permitRequired(b.set)
 	case !b.set.off && need > b.set.minBurst:
 		return exceeds(need, b.set)
 	case !b.set.off && !b.set.shadow && need > available:

@@ -64,7 +64,10 @@ func (l *Limiter) send(ctx context.Context, w *work, o Options) ([]byte, error) 
 	var unknown *api.Problem // what an earlier attempt may have left behind
 	for wait := firstWait; ; wait = min(2*wait, lastWait) {
 		reply, p, moved := l.attempt(ctx, w, o)
-		if p == nil {
+		switch {
+		case p == nil && unknown != nil && hidden(w.batch, reply):
+			return nil, unknown
+		case p == nil:
 			return reply, nil
 		}
 		if moved && unknown != nil {
@@ -243,6 +246,31 @@ func (l *Limiter) again(ctx context.Context, w *work, o Options) ([]byte, error)
 		return nil, err
 	}
 	return l.decide(ctx, pl, o)
+}
+
+// hidden tells that a reply refuses an operation that an earlier sending may have gone
+// through with. One with a request id, or in a session, is recognised before anything
+// else is looked at, but one that is known by its hold may be refused since its policy
+// was deleted, or its hold has ended, in between.
+func hidden(b *api.Batch, reply []byte) bool {
+	r, err := api.DecodeReply(reply)
+	if err != nil || b.Session.Seq != 0 {
+		return false
+	}
+	rest := b.Ops
+	for {
+		var op api.Op
+		var res api.Result
+		if ok, err := r.Next(&res); !ok || err != nil {
+			return false
+		}
+		if op, rest, err = api.DecodeOp(rest); err != nil {
+			return false
+		}
+		if res.Status == api.StatusError && op.RequestID == "" && op.Hold != nil {
+			return true
+		}
+	}
 }
 
 // disowned tells that the state machine refused every operation of a part since

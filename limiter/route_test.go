@@ -149,6 +149,43 @@ func TestWhatWasOnceUnknownStaysUnknown(t *testing.T) {
 	}
 }
 
+// TestARefusalSaysNothingOfASendingBefore: what is known by its hold alone may have
+// been done by the first sending, though the second is refused.
+func TestARefusalSaysNothingOfASendingBefore(t *testing.T) {
+	k := keyIn(1, 0)
+	hold := &api.Hold{ID: api.NewHoldID(k, [14]byte{1}), TTL: 1000}
+	held := func(o namedOp) namedOp { o.Hold = hold; return o }
+	for name, tc := range map[string]struct {
+		batch  *api.Batch
+		hidden bool
+	}{
+		"a reservation":                   {batchOf(held(take("api", k).as(api.Reserve))), true},
+		"a permit":                        {batchOf(held(take("api", k).as(api.Acquire))), true},
+		"a renewal":                       {&api.Batch{N: 1, Ops: api.AppendOp(nil, api.Op{Kind: api.Renew, Hold: hold})}, true},
+		"a reservation with a request id": {batchOf(held(take("api", k).as(api.Reserve).id("x"))), false},
+		"a reservation in a session":      {session(batchOf(held(take("api", k).as(api.Reserve))), 1), false},
+		"a take with a request id":        {batchOf(take("api", k).id("y")), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newFake(t)
+				c.script(1, unknownLost, refusedByMachine)
+				reply, err := c.nodes["n1"].Do(bg, tc.batch, Options{})
+				if tc.hidden {
+					wantProblem(t, err, api.OutcomeUnknown)
+					return
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, all := results(t, reply); all[0].Code != api.RequestIDReused {
+					t.Errorf("%+v", all[0])
+				}
+			})
+		})
+	}
+}
+
 func repeat(f fault, n int) []fault {
 	all := make([]fault, n)
 	for i := range all {
