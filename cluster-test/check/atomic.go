@@ -213,9 +213,8 @@ func denyGroup(b, before *bucket, op *logOp, longest uint64) *Answer {
 		}
 		a = b.deny(op.cost, op.maxWait)
 	}
-	for i, v := range before.levels {
-		l := &before.set.limits[i]
-		a.Limits[i].Remaining = max(0, l.left(v, before.at))
+	for i := range before.levels {
+		a.Limits[i].Remaining = max(0, before.left(i))
 		a.Limits[i].ResetAfterMS = millis(before.untilFresh(i))
 	}
 	a.Limits[binding].RetryAfterMS = millis(longest)

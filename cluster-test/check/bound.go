@@ -2,6 +2,7 @@ package check
 
 import (
 	"math/big"
+	"slices"
 
 	"github.com/rlstore/rlstore/api"
 )
@@ -39,14 +40,13 @@ func (c *checker) bounds(places []*place) {
 	stretches := map[bucketName]*stretch{}
 	for _, p := range places {
 		name := bucketName{p.op.set.policy, p.op.key}
-		if p.lease != nil && p.ownAffair() {
-			continue // nobody was told that it was given
-		}
-		if p.lease != nil {
-			if s := stretches[bucketName{p.lease.set.policy, p.lease.key}]; s != nil {
-				s.admitted -= p.back
-				s.giveBack(p.back)
+		for _, r := range p.gaveBack() {
+			if s := stretches[r.name]; s != nil && r.tokens > 0 {
+				s.admitted -= r.tokens
+				s.giveBack(r.tokens)
 			}
+		}
+		if p.op.acts() || p.verdict == again { // which was counted when it was made
 			continue
 		}
 		var op *Op // whose answer it is, if it was answered here
@@ -85,14 +85,21 @@ func (c *checker) bounds(places []*place) {
 	}
 }
 
+// gaveBack is what holds gave back at a place or since the one before. A lease that a
+// process took for itself is not among them: nobody was told that it was given.
+func (p *place) gaveBack() []returned {
+	if p.back == 0 || p.ownAffair() {
+		return p.expired
+	}
+	return append(slices.Clip(p.expired), returned{p.of, p.back})
+}
+
 // told is what an operation was told became of it.
 func (op *Op) told() verdict {
 	switch {
-	case op.Kind == leases && op.Answer.Duplicate:
-		return told
-	case (op.Kind == take || op.Kind == leases) && op.Answer.Allowed:
+	case (op.Kind == take || op.makes()) && op.Answer.Allowed:
 		return allowed
-	case op.Kind == take || op.Kind == leases:
+	case op.Kind == take || op.makes():
 		return denied
 	case op.Kind == refund:
 		return refunded
@@ -175,8 +182,8 @@ func (s *stretch) giveBack(tokens int64) {
 	}
 }
 
-// admits is the tokens that an operation was allowed: a lease counts when it is
-// given, as if it was spent then.
+// admits is the tokens that an operation was allowed: a lease and a reservation count
+// when they are given, as if they were spent then.
 func (op *Op) admits() int64 {
 	if op.Kind == leases {
 		return op.Answer.Granted

@@ -11,12 +11,13 @@ import (
 type bucketName struct{ policy, key string }
 
 // bucket is the state of one policy for one key as of cluster time at. It is
-// immutable once it is in a shard's table; change a [bucket.clone].
+// immutable once it is in a shard's table; change a [bucket.clone]. One without a
+// set has nothing but holds, for which nothing was charged.
 type bucket struct {
 	set    *numbers
 	at     instant
 	levels []*level // one for each limit
-	leases []lease  // that live, in the order in which they were made
+	holds  []hold   // of it: those that live, and those that are overdue and not settled yet
 }
 
 // fresh is the bucket that nobody took from: every limit is full.
@@ -29,7 +30,7 @@ func fresh(s *numbers, at instant) *bucket {
 }
 
 func (b *bucket) clone() *bucket {
-	c := &bucket{set: b.set, at: b.at, levels: make([]*level, len(b.levels)), leases: slices.Clone(b.leases)}
+	c := &bucket{set: b.set, at: b.at, levels: make([]*level, len(b.levels)), holds: slices.Clone(b.holds)}
 	for i, v := range b.levels {
 		c.levels[i] = v.clone()
 	}
@@ -40,14 +41,13 @@ func (b *bucket) equal(o *bucket) bool {
 	if b == nil || o == nil {
 		return b == o
 	}
-	return b.set == o.set && b.at.now == o.at.now && slices.EqualFunc(b.levels, o.levels, (*level).equal) && equalLeases(b.leases, o.leases)
+	return b.set == o.set && b.at.now == o.at.now && slices.EqualFunc(b.levels, o.levels, (*level).equal) && equalHolds(b.holds, o.holds)
 }
 
 // advance lets time pass, from one expiry of a lease to the next.
 func (b *bucket) advance(at instant) {
-	for len(b.leases) > 0 && b.nextExpiry() <= at.now {
-		b.advanceTo(at.earlier(b.nextExpiry()))
-		b.expire()
+	for next := b.nextExpiry(); next <= at.now; next = b.nextExpiry() {
+		b.advanceTo(at.earlier(next))
 	}
 	b.advanceTo(at)
 }
@@ -85,7 +85,7 @@ func (b *bucket) adopt(s *numbers) {
 		levels[i] = to.fresh(b.at)
 		for j := range b.set.limits {
 			if from := &b.set.limits[j]; from.name == to.name {
-				levels[i] = from.carry(b.levels[j], b.at, to)
+				levels[i] = from.carry(b.levels[j], b.at, b.left(j), to)
 			}
 		}
 	}
@@ -96,17 +96,33 @@ func (b *bucket) adopt(s *numbers) {
 // possible returns what the stored bucket, nil for none, may be to an operation
 // under s at some time, before the operation's set is adopted. The store drops
 // full buckets at some time, "for a full bucket and no bucket decide alike", but
-// for one thing: whose revision answers when the operation's is older.
+// for one thing: whose revision answers when the operation's is older. "A bucket
+// with holds is not swept, so that the newest numbers that it was decided by stay
+// with it."
 func possible(stored *bucket, s *numbers, at instant) []*bucket {
-	if stored == nil {
-		return []*bucket{fresh(s, at)}
+	if stored == nil || stored.set == nil {
+		b := fresh(s, at)
+		if stored != nil {
+			b.holds = slices.Clone(stored.holds)
+		}
+		return []*bucket{b}
 	}
 	b := stored.clone()
 	b.advance(at)
-	if b.set.revision > s.revision && b.full() {
+	if b.set.revision > s.revision && b.full() && len(b.holds) == 0 {
 		return []*bucket{b, fresh(s, at)}
 	}
 	return []*bucket{b}
+}
+
+// left is what a limit has left: tokens, below 0 for a debt, or slots, below 0 if
+// there are more permits than an edit has left.
+func (b *bucket) left(i int) int64 {
+	l := &b.set.limits[i]
+	if l.algorithm == api.Concurrency {
+		return l.burst - int64(len(b.permits()))
+	}
+	return l.left(b.levels[i], b.at)
 }
 
 // charge takes cost from every limit, for somebody who waits so long. It is false
@@ -133,10 +149,9 @@ func (b *bucket) longest(cost int64) (wait uint64, limit int) {
 // scarcest is the limit that binds when nothing is denied: "fewest tokens left,
 // relative to its burst", the first of equals.
 func (b *bucket) scarcest() (limit int) {
-	tokens := func(i int) int64 { return b.set.limits[i].left(b.levels[i], b.at) }
 	for i := range b.levels {
-		// tokens(i)/burst(i) < tokens(limit)/burst(limit); 32-bit factors.
-		if tokens(i)*b.set.limits[limit].burst < tokens(limit)*b.set.limits[i].burst {
+		// left(i)/burst(i) < left(limit)/burst(limit); 32-bit factors.
+		if b.left(i)*b.set.limits[limit].burst < b.left(limit)*b.set.limits[i].burst {
 			limit = i
 		}
 	}
@@ -147,11 +162,11 @@ func (b *bucket) scarcest() (limit int) {
 // stand for all, next the cost whose wait is the retry-after, 0 for none.
 func (b *bucket) describe(binding int, next int64) *Answer {
 	a := &Answer{Revision: b.set.revision}
-	for i, v := range b.levels {
+	for i := range b.levels {
 		l := &b.set.limits[i]
 		a.Limits = append(a.Limits, api.LimitState{
 			Name: l.name, Limit: l.burst,
-			Remaining:    max(0, l.left(v, b.at)),
+			Remaining:    max(0, b.left(i)),
 			RetryAfterMS: b.retryAfter(i, next),
 			ResetAfterMS: millis(b.untilFresh(i)),
 		})

@@ -1,6 +1,7 @@
 package check
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -43,7 +44,6 @@ type checker struct {
 	byPlace map[commitKey][]int // operations whose answer names a place
 	staleAt map[staleKey][]int  // stale peeks, by the entry they come after
 	placed  []*place            // of each operation; nil if its place is in no log
-	leased  map[string]bool     // ids of leases
 
 	sets    map[string]*numbers // met in the shards' logs, by their bytes
 	catalog *catalog
@@ -64,8 +64,8 @@ func Check(in Input) *Report {
 	c := &checker{
 		in: in, h: in.History, report: &Report{Elsewhere: map[string]int{}},
 		byPlace: map[commitKey][]int{}, staleAt: map[staleKey][]int{},
-		placed: make([]*place, len(in.History.Ops)), leased: map[string]bool{},
-		sets: map[string]*numbers{}, catalog: newCatalog(),
+		placed: make([]*place, len(in.History.Ops)),
+		sets:   map[string]*numbers{}, catalog: newCatalog(),
 	}
 	c.index()
 	c.order()
@@ -93,9 +93,11 @@ func Check(in Input) *Report {
 		for _, p := range places {
 			c.checkOverrides(p)
 			c.bounds(p)
+			c.slots(p)
 		}
 		c.stalePolicies()
 	}
+	c.tenures()
 	c.linear()
 	return c.report
 }
@@ -105,11 +107,6 @@ func Check(in Input) *Report {
 func (c *checker) index() {
 	r := c.report
 	r.Ops, r.Edits = len(c.h.Ops), len(c.h.Edits)
-	for i := range c.h.Ops {
-		if op := &c.h.Ops[i]; op.Kind == leases {
-			c.leased[string(op.Hold)] = true
-		}
-	}
 	for at := range c.h.Ops {
 		op := &c.h.Ops[at]
 		switch op.Outcome {
@@ -125,7 +122,7 @@ func (c *checker) index() {
 			continue
 		}
 		switch {
-		case !op.placed() || c.unjudged(op):
+		case !op.placed():
 		case op.Stale:
 			r.Stale++
 			key := staleKey{op.Answer.Commit.Shard, op.Answer.Commit.Index}
@@ -150,17 +147,12 @@ func (op *Op) malformed() string {
 		return "it is no take, or one of an atomic batch, and another than the log decided"
 	case op.Outcome == Done && op.Answer == nil:
 		return "it is done and has no answer"
-	case op.Outcome == Done && op.Kind != reset && op.Answer.Commit == nil:
+	case op.Outcome == Done && op.Answer.Commit == nil && op.Kind != reset && op.Kind != renew && op.Kind != release:
 		return "it is done and has no commit"
 	case op.Outcome == Done && (op.Return < op.Call || op.Return == Forever):
 		return "it returned before it was called, or never"
 	}
 	return ""
-}
-
-// unjudged says whether an operation is one of those that the oracle leaves alone.
-func (c *checker) unjudged(op *Op) bool {
-	return op.Kind == reserve || op.Kind == acquire || op.acts() && !c.leased[string(op.Hold)]
 }
 
 // placed says whether the operation's answer names a place in a log.
@@ -171,11 +163,15 @@ func (op *Op) placed() bool {
 // is says whether the operation of a log is the one that was asked for.
 func (op *Op) is(l *logOp) bool {
 	if op.acts() {
-		return op.Kind == l.kind && op.cost() == l.cost && slices.Equal(op.Hold, l.hold[:])
+		return op.Kind == l.kind && op.cost() == l.cost && slices.Equal(op.Hold, l.hold[:]) && (op.Kind != renew || op.ttl() == l.ttl)
 	}
 	policy := op.Policy == l.set.policy || op.Policy == "" && strings.HasPrefix(l.set.policy, inlinePrefix)
-	if op.Kind == leases && (op.Need != l.need || !slices.Equal(op.Hold, l.hold[:])) {
-		return false
+	if op.makes() && (op.RequestID == "" || !op.Answer.Duplicate) { // else the first under the request id tells
+		switch {
+		case op.Need != l.need, op.Hold != nil && !slices.Equal(op.Hold, l.hold[:]),
+			op.Kind != leases && (op.ttl() != l.ttl || op.CancelOnExpiry != (l.rule == 1)):
+			return false
+		}
 	}
 	return policy && op.Kind == l.kind && op.Key == l.key && op.cost() == l.cost && op.RequestID == l.requestID
 }
@@ -194,6 +190,10 @@ func (op *Op) makes() bool { return op.Kind == reserve || op.Kind == acquire || 
 func (op *Op) acts() bool {
 	return op.Kind == commit || op.Kind == cancel || op.Kind == renew || op.Kind == release
 }
+
+// ttl is how long the hold is to live that the operation makes or renews, in
+// milliseconds: "30s if it is not given".
+func (op *Op) ttl() int64 { return cmp.Or(op.TTLMS, 30_000) }
 
 // cost is what the operation asks for: 1 if it does not say.
 func (op *Op) cost() int64 {
@@ -247,7 +247,7 @@ func (c *checker) count(places [][]*place) {
 // charged is forgotten.
 func (c *checker) lost() {
 	for at := range c.h.Ops {
-		if op := &c.h.Ops[at]; op.placed() && c.placed[at] == nil && op.malformed() == "" && !c.unjudged(op) {
+		if op := &c.h.Ops[at]; op.placed() && c.placed[at] == nil && op.malformed() == "" {
 			m := op.Answer.Commit
 			c.report.add(LostCharge, "%s was told shard %d, index %d, offset %d, and no replica has that place", op.describe(at), m.Shard, m.Index, m.Offset)
 		}

@@ -2,6 +2,8 @@ package check
 
 import (
 	"testing"
+
+	"github.com/rlstore/rlstore/api"
 )
 
 // TestTheTruthPasses makes many right histories.
@@ -20,7 +22,7 @@ func TestTheTruthPasses(t *testing.T) {
 	}
 	t.Logf("%s", &total)
 	if total.Duplicates == 0 || total.Replayed == 0 || total.Failed == 0 || total.Clamped == 0 || total.Restarts == 0 || total.Stale == 0 ||
-		total.Intervals == 0 || total.StalePolicyUses == 0 || total.Keys == 0 || total.UnrecordedEdits != 0 || total.SetsUnseen != 0 {
+		total.Intervals == 0 || total.Slots == 0 || total.StalePolicyUses == 0 || total.Keys == 0 || total.UnrecordedEdits != 0 || total.SetsUnseen != 0 {
 		t.Errorf("the world does not do all that it is meant to: %+v", total)
 	}
 }
@@ -54,6 +56,45 @@ func TestTheTruthOfWindowsPasses(t *testing.T) {
 	}
 }
 
+// TestTheTruthOfHoldsPasses: reservations and permits of few keys, among everything
+// else, under windows and token buckets, in shadow, off, and edited.
+func TestTheTruthOfHoldsPasses(t *testing.T) {
+	var total Report
+	var told struct{ again, late, charged, back, shadowed, renewed int }
+	for seed := range uint64(40) {
+		world := holding()
+		world.windows, world.steady = seed%2 == 0, seed%3 == 0
+		w := newWorld(t, 6000+seed, world).run(1200)
+		r := Check(w.input())
+		if err := r.Err(); err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		total.merge(r)
+		for _, op := range w.h.Ops {
+			a := op.Answer
+			switch {
+			case op.Code == api.AlreadySettled:
+				told.late++
+			case a == nil || !op.acts() && op.Kind != reserve && op.Kind != acquire:
+			case a.Duplicate:
+				told.again++
+			case a.Charged > 0:
+				told.charged++
+			case a.Given > 0:
+				told.back++
+			case a.Shadowed:
+				told.shadowed++
+			case op.Kind == renew:
+				told.renewed++
+			}
+		}
+	}
+	t.Logf("%s; %+v", &total, told)
+	if total.Slots < 1000 || told.again < 100 || told.late < 100 || told.charged < 100 || told.back < 100 || told.shadowed < 20 || told.renewed < 100 {
+		t.Errorf("the world does not do all that it is meant to: %d permits, %+v", total.Slots, told)
+	}
+}
+
 // merge adds the counts of r.
 func (total *Report) merge(r *Report) {
 	for _, f := range [][2]*int{
@@ -61,7 +102,7 @@ func (total *Report) merge(r *Report) {
 		{&total.Stale, &r.Stale}, {&total.Edits, &r.Edits}, {&total.Entries, &r.Entries}, {&total.Shards, &r.Shards},
 		{&total.Places, &r.Places}, {&total.Applied, &r.Applied}, {&total.Failed, &r.Failed}, {&total.Duplicates, &r.Duplicates},
 		{&total.Replayed, &r.Replayed}, {&total.Clamped, &r.Clamped}, {&total.Restarts, &r.Restarts}, {&total.Revisions, &r.Revisions},
-		{&total.Answers, &r.Answers}, {&total.Intervals, &r.Intervals}, {&total.Keys, &r.Keys}, {&total.KeysLeft, &r.KeysLeft},
+		{&total.Answers, &r.Answers}, {&total.Intervals, &r.Intervals}, {&total.Slots, &r.Slots}, {&total.Keys, &r.Keys}, {&total.KeysLeft, &r.KeysLeft},
 		{&total.KeysUnsure, &r.KeysUnsure}, {&total.StalePolicyUses, &r.StalePolicyUses},
 		{&total.UnrecordedEdits, &r.UnrecordedEdits}, {&total.SetsUnseen, &r.SetsUnseen},
 	} {

@@ -24,9 +24,11 @@
 //  5. An applied operation was asked for: it has the answer that names it, or
 //     a request of which nobody knows the outcome, which explains one operation
 //     at most, and none from before its call. So whatever was said not to be
-//     applied is not in the log.
+//     applied is not in the log. A node sends again what is known by the id of a
+//     reservation or a permit: one request explains every place with its id.
 //  6. No request id is decided twice within its window, and no number of a
-//     session: the oracle remembers both, and knows a repetition.
+//     session: the oracle remembers both, and knows a repetition. So it does with the
+//     ids of holds, those that live and those that have ended.
 //  7. Real time is the order of the log: what returned before something else
 //     was called stands before it in its shard.
 //  8. Cluster time does not go back along a log, and between two places no
@@ -38,7 +40,9 @@
 //     bucket under one revision and without a reset. Who waits acts when the wait
 //     ends. A limit of windows admits at most its rate in each: of a fixed one by
 //     the time of day that the shard's log gives, of a sliding one aligned to
-//     cluster time. A lease counts when it is given, less what comes back of it.
+//     cluster time. A lease and a reservation count when they are given, less what comes
+//     back of them. There are never more permits than slots: by cluster time, and by
+//     the recorder's clock, from the answers alone, without a log.
 //  10. The catalog's log holds each edit that was answered, as it was answered,
 //     and edits of a policy have revisions in the order of real time. The limits
 //     in the shards' logs are those of the catalog at that revision. Operations
@@ -46,7 +50,8 @@
 //  11. What was seen of each key with few operations under one revision is
 //     linearizable: some order of them, consistent with real time, makes token
 //     buckets answer so. This looks at no log, and leaves keys alone that have
-//     windows, takes that waited, denials in shadow, leases or syncs.
+//     windows, takes that waited, denials in shadow, holds or syncs, or whose policy
+//     was off.
 //  12. What no log decided is let decide by its policy: spent from memory under the
 //     modes leased and soft, by a failure rule if the policy has that one. What
 //     callers spent from a lease is at most what its place in the log charged, less
@@ -85,10 +90,12 @@
 //     answer tells.
 //  4. The bound on the bytes of unacknowledged answers of sessions, 256 MiB of a
 //     shard, beyond which the store refuses groups.
-//  5. Reservations and permits, whether they are in the history or not. Their callers
-//     check that they add up, under policies that nothing else is about.
-//  6. What failure rules let through: it is counted, and has no bound over several
+//  5. The bounds on how many holds a shard and a bucket have, beyond which the store
+//     refuses more.
+//  6. Whether a refusal is right: it names no place. If it was not, what was refused
+//     stands in the log as done, and that is found.
+//  7. What failure rules let through: it is counted, and has no bound over several
 //     outages.
-//  7. Stored state that no later operation looks at, such as a request id that
+//  8. Stored state that no later operation looks at, such as a request id that
 //     is forgotten and never repeated.
 package check

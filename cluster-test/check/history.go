@@ -83,7 +83,8 @@ type Answer struct {
 	Committed int64 `json:"committed,omitempty"`
 	Given     int64 `json:"given,omitempty"`
 	Charged   int64 `json:"charged,omitempty"`
-	// Commit is nil for a reset, whose answer does not tell.
+	// Commit is nil for a reset, whose answer does not tell, and where the Go client
+	// does not: of a renew and a release.
 	Commit *api.Commit `json:"commit,omitempty"`
 }
 

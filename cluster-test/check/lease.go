@@ -1,7 +1,6 @@
 package check
 
 import (
-	"cmp"
 	"math"
 	"math/big"
 	"slices"
@@ -13,36 +12,29 @@ import (
 // with leases is found by walking from one expiry to the next; nothing here
 // depends on when the store takes a lease out that is over.
 
-// lease is tokens of a bucket that somebody may spend.
-type lease struct {
-	id      [16]byte
-	granted int64
-	expires uint64
-	free    bool // the policy was not enforced: nothing was charged
-}
-
 // leased is the tokens out on lease.
 func (b *bucket) leased() (sum int64) {
-	for _, l := range b.leases {
-		if !l.free {
-			sum += l.granted
+	for i := range b.holds {
+		if h := &b.holds[i]; h.counts(b.at.now) {
+			sum += h.cost
 		}
 	}
 	return sum
 }
 
-// nextExpiry is when the next lease expires.
+// counts says whether a hold is a lease that lives, and was charged.
+func (h *hold) counts(now uint64) bool { return h.kind == leases && !h.free && h.lives(now) }
+
+// nextExpiry is when the next lease that counts expires. "When it expires nothing
+// comes back."
 func (b *bucket) nextExpiry() uint64 {
 	next := uint64(math.MaxUint64)
-	for _, l := range b.leases {
-		next = min(next, l.expires)
+	for i := range b.holds {
+		if h := &b.holds[i]; h.counts(b.at.now) {
+			next = min(next, h.expires)
+		}
 	}
 	return next
-}
-
-// expire takes out the leases that are over. "When it expires nothing comes back."
-func (b *bucket) expire() {
-	b.leases = slices.DeleteFunc(b.leases, func(l lease) bool { return l.expires <= b.at.now })
 }
 
 // earlier is an instant before at, by the same clock.
@@ -147,11 +139,16 @@ func (l *limit) untilIn(v *level, at instant, cost, leased int64) uint64 {
 // every lease runs until it expires.
 func (b *bucket) until(i int, cost int64) uint64 {
 	l := &b.set.limits[i]
-	if b.leased() == 0 {
+	switch {
+	case cost == 0:
+		return 0
+	case l.algorithm == api.Concurrency:
+		return b.untilSlot(l)
+	case b.leased() == 0:
 		return l.until(b.levels[i], b.at, cost)
 	}
 	c := b.clone()
-	for len(c.leases) > 0 {
+	for c.leased() > 0 {
 		next := c.nextExpiry()
 		if w := l.untilIn(c.levels[i], c.at, cost, c.leased()); w < next-c.at.now {
 			return c.at.now - b.at.now + w
@@ -167,9 +164,11 @@ func (b *bucket) until(i int, cost int64) uint64 {
 
 // untilFresh is the same until nothing counts any more.
 func (b *bucket) untilFresh(i int) uint64 {
+	if b.set.limits[i].algorithm == api.Concurrency {
+		return b.untilSlots()
+	}
 	c := b.clone()
-	c.leases = slices.DeleteFunc(c.leases, func(l lease) bool { return l.free })
-	for len(c.leases) > 0 {
+	for c.leased() > 0 {
 		c.advance(c.at.later(c.nextExpiry()))
 	}
 	w := b.set.limits[i].untilFresh(c.levels[i], c.at)
@@ -189,31 +188,33 @@ func (b *bucket) lends(cost int64) bool {
 }
 
 // decideLease applies a lease to a bucket.
-func decideLease(op *logOp, b *bucket) (out outcome, changed bool) {
-	granted := func(n int64) outcome {
+func decideLease(op *logOp, b *bucket, e *ending) (out outcome, changed bool) {
+	granted := func(v verdict, n int64) outcome {
 		a := b.describe(b.scarcest(), 0)
 		a.Allowed, a.Granted = true, n
-		return outcome{verdict: allowed, answer: a}
+		return outcome{verdict: v, answer: a}
 	}
-	for _, l := range b.leases {
-		if l.id == op.hold { // "asked for again while it lives gets what it got the first time"
-			out := granted(l.granted)
-			out.verdict = again
-			return out, false
-		}
+	if h := b.find(op.hold); h != nil && h.kind == leases && !h.lives(b.at.now) {
+		b.drop(op.hold)
 	}
-	if b.set.permits && !b.set.off {
+	switch known, code := recognise(op, b, e); {
+	case code != "":
+		return fail(code), false
+	case known: // "asked for again while it lives gets what it got the first time"
+		return granted(again, b.find(op.hold).cost), false
+	case b.set.permits && !b.set.off:
 		return fail(api.PermitRequired), false
-	}
-	if op.need > b.set.smallest && !b.set.off {
+	case op.need > b.set.smallest && !b.set.off:
 		return fail(api.CostExceedsBurst), false
 	}
 	available, others := int64(maxNumber), int64(0)
-	for i, v := range b.levels {
-		available = min(available, b.set.limits[i].left(v, b.at))
+	for i := range b.levels {
+		if b.set.limits[i].algorithm != api.Concurrency {
+			available = min(available, b.left(i))
+		}
 	}
-	for _, l := range b.leases {
-		if !l.free {
+	for i := range b.holds {
+		if b.holds[i].counts(b.at.now) {
 			others++
 		}
 	}
@@ -221,66 +222,58 @@ func decideLease(op *logOp, b *bucket) (out outcome, changed bool) {
 	if b.set.leaseTTL > 0 {
 		ttl = min(ttl, b.set.leaseTTL)
 	}
-	l := lease{id: op.hold, granted: op.cost, expires: b.at.now + uint64(ttl)*1e6}
+	h := hold{id: op.hold, kind: leases, cost: op.cost, expires: b.at.now + uint64(ttl)*1e6, set: op.set, made: b.at}
 	switch {
 	case b.set.off:
-		l.free = true
-		out = granted(op.cost)
-		out.aside = func(b *bucket) { b.leases = append(b.leases, l) }
-		return out, false
+		h.free = true
+		out = granted(allowed, op.cost)
 	case op.need > available && !b.set.shadow:
 		_, binding := b.longest(op.need)
 		return outcome{verdict: denied, answer: b.describe(binding, op.need)}, false
 	case op.need > available:
-		l.free = true
+		h.free = true
 		_, binding := b.longest(op.need)
 		out = outcome{verdict: allowed, answer: b.describe(binding, op.need)}
 		out.answer.Allowed, out.answer.Shadowed, out.answer.Granted = true, true, op.cost
-		out.aside = func(b *bucket) { b.leases = append(b.leases, l) }
-		return out, false
 	default: // "a fair share of what is available [...]. At least it gets the latter"
-		l.granted = max(op.need, min(op.cost, available/(others+2)))
-		b.charge(l.granted, 0)
+		h.cost = max(op.need, min(op.cost, available/(others+2)))
+		b.charge(h.cost, 0)
+		b.holds = append(slices.Clone(b.holds), h)
+		out = granted(allowed, h.cost)
+		out.due = h.expires
+		return out, true
 	}
-	b.leases = append(b.leases, l)
-	return granted(l.granted), true
+	b.holds = append(slices.Clone(b.holds), h)
+	out.due = h.expires
+	return out, false
 }
 
 // settleLease applies what ends a lease: a commit, or a cancel, of which nothing
 // was spent. "It is settled by a commit of what was spent; the rest is given back."
+// That is not remembered.
 func settleLease(op *logOp, b *bucket) (out outcome, changed bool) {
-	at := slices.IndexFunc(b.leases, func(l lease) bool { return l.id == op.hold })
-	if at < 0 {
-		return fail(api.NotFound), false
-	}
-	l := b.leases[at]
-	b.leases = slices.Delete(b.leases, at, at+1)
+	h := b.drop(op.hold)
 	a := &Answer{}
-	out = outcome{verdict: settled, answer: a}
-	if l.free {
-		out.aside = func(b *bucket) {
-			b.leases = slices.DeleteFunc(b.leases, func(l lease) bool { return l.id == op.hold })
-		}
-	} else {
-		back, more := max(0, l.granted-op.cost), max(0, op.cost-l.granted)
-		for i, v := range b.levels { // "as deep as one burst below 0"
-			n := &b.set.limits[i]
-			more = min(more, max(0, n.left(v, b.at)-max(-n.burst, n.burst-maxNumber)))
-		}
-		if more > 0 {
-			b.charge(more, 0)
-		}
-		for i, v := range b.levels { // "was counted in the window that runs [...], so there it goes"
-			if n := &b.set.limits[i]; n.algorithm == api.TokenBucket {
-				n.give(v.units, back)
-			} else {
-				v.spent[n.running()] = max(0, v.spent[n.running()]-back)
-			}
-		}
-		b.clamp()
-		a.Committed, a.Given, a.Charged = l.granted-back+more, back, more
+	out = outcome{verdict: settled, answer: a, lease: &h}
+	if h.free {
+		return out, false
 	}
-	return out, !l.free
+	back, more := max(0, h.cost-op.cost), max(0, op.cost-h.cost)
+	if more = min(more, b.credit()); more > 0 {
+		b.charge(more, 0)
+	}
+	for i, v := range b.levels { // "was counted in the window that runs [...], so there it goes"
+		switch n := &b.set.limits[i]; n.algorithm {
+		case api.TokenBucket:
+			n.give(v.units, back)
+		case api.FixedWindow, api.SlidingWindow:
+			v.spent[n.running()] = max(0, v.spent[n.running()]-back)
+		}
+	}
+	b.clamp()
+	a.Committed, a.Given, a.Charged = h.cost-back+more, back, more
+	out.back = back
+	return out, true
 }
 
 // decideSync: "charges what was spent without asking, all of it, into debt if need
@@ -304,36 +297,4 @@ func decideSync(op *logOp, b *bucket) (out outcome, changed bool) {
 		}
 	}
 	return outcome{verdict: synced, answer: b.describe(b.scarcest(), 1)}, changed
-}
-
-// endLeases is what the time until now does to leases, before the time of day is
-// corrected: those that are over ended by the clock as it was.
-func (o *oracle) endLeases() {
-	for name, stored := range o.buckets {
-		over := slices.ContainsFunc(stored, func(b *bucket) bool { return b != nil && b.set.calendar() && b.nextExpiry() <= o.now })
-		if !over {
-			continue
-		}
-		var after []*bucket
-		for _, at := range o.instants(true) {
-			for _, b := range stored {
-				if b != nil {
-					b = b.clone()
-					b.advance(at)
-				}
-				if !slices.ContainsFunc(after, b.equal) {
-					after = append(after, b)
-				}
-			}
-		}
-		o.buckets[name] = after[:min(len(after), maxPossible)]
-	}
-}
-
-// equalLeases compares leases, in whatever order.
-func equalLeases(a, b []lease) bool {
-	order := func(x, y lease) int {
-		return cmp.Or(cmp.Compare(x.expires, y.expires), slices.Compare(x.id[:], y.id[:]))
-	}
-	return slices.Equal(slices.SortedFunc(slices.Values(a), order), slices.SortedFunc(slices.Values(b), order))
 }

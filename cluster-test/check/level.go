@@ -49,7 +49,7 @@ func (l *limit) fresh(at instant) *level {
 	case api.SlidingWindow:
 		return &level{start: l.number(at.now)}
 	}
-	return &level{} // permits are not the oracle's matter
+	return &level{} // what counts is the permits themselves
 }
 
 func (l *limit) isFresh(v *level) bool {
@@ -150,11 +150,11 @@ func (l *limit) giveBack(v *level, at instant, tokens int64) (given int64) {
 	return given
 }
 
-// carry is what a level becomes under the numbers of to: "The old limit is first
+// carry is what a level, of which so much is left, becomes under the numbers of to: "The old limit is first
 // brought up to now by its old numbers. What it counts as used then [...]. The new
 // limit starts with that much used. [...] A window whose algorithm, per and zone
 // stay goes on as it is, with a new rate."
-func (l *limit) carry(v *level, at instant, to *limit) *level {
+func (l *limit) carry(v *level, at instant, left int64, to *limit) *level {
 	same := l.algorithm == to.algorithm
 	switch {
 	case same && l.algorithm == api.TokenBucket:
@@ -162,7 +162,7 @@ func (l *limit) carry(v *level, at instant, to *limit) *level {
 	case same && l.per == to.per && slices.Equal(l.zone, to.zone):
 		return v.clone()
 	}
-	used := l.burst - l.left(v, at)
+	used := l.burst - left
 	if l.algorithm == api.SlidingWindow {
 		used = l.slidingUsed(v, at.now)
 	}

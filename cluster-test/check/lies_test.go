@@ -3,6 +3,7 @@ package check
 import (
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/rlstore/rlstore/api"
@@ -51,11 +52,112 @@ func TestLiesAreFound(t *testing.T) {
 	for seed := range uint64(24) {
 		truths = append(truths, newWorld(t, 1000+seed, right(2)).run(700).input())
 	}
+	var holds []Input // truths of reservations and permits
+	for seed := range uint64(24) {
+		holds = append(holds, newWorld(t, 7000+seed, holding()).run(700).input())
+	}
+	held := func(kind string) func(*Op) bool {
+		return func(op *Op) bool { return op.placed() && op.Kind == kind && !op.Answer.Duplicate }
+	}
+	made := func(kind string) func(*Op) bool {
+		return func(op *Op) bool { return held(kind)(op) && op.Answer.Allowed }
+	}
 	for _, lie := range []struct {
 		name string
 		want Kind
 		tell func(*liar) bool // false if the history has no occasion for it
 	}{
+		{"holds: a reservation under another id", WrongAnswer, func(l *liar) bool {
+			a, b := l.op(made(reserve)), l.op(made(reserve))
+			a.Answer.Hold = b.Answer.Hold
+			return a != b
+		}},
+		{"holds: a reservation that nobody asked for", Unasked, func(l *liar) bool {
+			op := l.op(func(op *Op) bool { return made(reserve)(op) && op.RequestID == "" && !l.unknownLike(op) })
+			if op == nil {
+				return false
+			}
+			id := op.Answer.Hold
+			l.History.Ops = slices.DeleteFunc(l.History.Ops, func(o Op) bool {
+				return o.Kind == reserve && (slices.Equal(o.Hold, id) || o.Answer != nil && slices.Equal(o.Answer.Hold, id))
+			})
+			return true
+		}},
+		{"holds: a permit told with another time to live", OtherPlace, func(l *liar) bool {
+			l.op(made(acquire)).TTLMS = 77
+			return true
+		}},
+		{"holds: a commit that gives back one more", WrongAnswer, func(l *liar) bool {
+			l.op(held(commit)).Answer.Given++
+			return true
+		}},
+		{"holds: a cancel told as a commit", OtherPlace, func(l *liar) bool {
+			op := l.op(held(cancel))
+			if op == nil {
+				return false
+			}
+			op.Kind = commit
+			return true
+		}},
+		{"holds: a commit that comes again told as the first", OtherPlace, func(l *liar) bool {
+			op := l.op(func(op *Op) bool { return op.placed() && op.Kind == commit && op.Answer.Duplicate })
+			if op == nil {
+				return false
+			}
+			op.Answer.Duplicate = false
+			return true
+		}},
+		{"holds: a commit that was applied and is said not to be", NotAppliedWas, func(l *liar) bool {
+			op := l.op(held(commit))
+			if slices.ContainsFunc(l.History.Ops, func(o Op) bool {
+				return o.Kind == commit && slices.Equal(o.Hold, op.Hold) && o.Outcome != NotApplied && o.Call != op.Call
+			}) {
+				return false
+			}
+			op.Outcome, op.Answer = NotApplied, nil
+			return true
+		}},
+		{"holds: a release told of a permit that nobody has", OtherPlace, func(l *liar) bool {
+			op := l.op(held(release))
+			op.Hold = slices.Clone(op.Hold)
+			op.Hold[15] ^= 1
+			return true
+		}},
+		{"holds: a renewal that no log has", LostCharge, func(l *liar) bool {
+			op := l.op(held(renew))
+			if op == nil {
+				return false
+			}
+			op.Answer.Commit.Index = 1 << 40
+			return true
+		}},
+		{"holds: a release that no log has, told without a place", LostCharge, func(l *liar) bool {
+			op := l.op(held(release))
+			if op == nil {
+				return false
+			}
+			op.Hold = slices.Clone(op.Hold)
+			op.Hold[15] ^= 1
+			op.Answer.Commit = nil
+			return true
+		}},
+		{"holds: more permits than slots, without a log", OverAdmitted, func(l *liar) bool {
+			l.Replicas = nil
+			l.LinearOps = -1
+			op := l.op(made(acquire))
+			for i := range byte(4) { // of three
+				id := slices.Clone(op.Answer.Hold)
+				id[14] ^= i + 1
+				a, c := *op.Answer, *op.Answer.Commit
+				c.Index += uint64(i) + 1
+				a.Hold, a.Commit = id, &c
+				more := *op
+				more.Hold, more.Answer = nil, &a
+				more.TTLMS = 30_000
+				l.History.Ops = append(l.History.Ops, more)
+			}
+			return true
+		}},
 		{"an answer from another place", OtherPlace, func(l *liar) bool {
 			a, b := l.op(allowedTake), l.op(allowedTake)
 			if a == b || a.Key == b.Key && a.Cost == b.Cost && a.Policy == b.Policy {
@@ -188,7 +290,7 @@ func TestLiesAreFound(t *testing.T) {
 			return true
 		}},
 		{"a duplicate that is told as a first decision", DoubleCharge, func(l *liar) bool {
-			op := l.op(func(op *Op) bool { return op.placed() && op.Answer.Duplicate && op.Atomic == 0 })
+			op := l.op(func(op *Op) bool { return op.placed() && op.Answer.Duplicate && op.Atomic == 0 && op.RequestID != "" })
 			if op == nil {
 				return false
 			}
@@ -285,7 +387,11 @@ func TestLiesAreFound(t *testing.T) {
 	} {
 		t.Run(lie.name, func(t *testing.T) {
 			told := 0
-			for seed, in := range truths {
+			inputs := truths
+			if strings.HasPrefix(lie.name, "holds: ") {
+				inputs = holds
+			}
+			for seed, in := range inputs {
 				if told == 6 {
 					break
 				}

@@ -36,7 +36,7 @@ func TestTheOracleCountsByHand(t *testing.T) {
 		{9_000_000_000, take, 1, "allowed 9 0 334 0"},
 	} {
 		b.advance(instant{now: step.at})
-		out, _ := decide(&logOp{kind: step.kind, set: set, key: "k", cost: step.cost}, b)
+		out, _ := decide(&logOp{kind: step.kind, set: set, key: "k", cost: step.cost}, b, nil)
 		got := fmt.Sprintf("%s %s", out.verdict, out.code)
 		if a := out.answer; a != nil {
 			got = fmt.Sprintf("%s %d %d %d %d", out.verdict, a.Remaining, a.RetryAfterMS, a.ResetAfterMS, a.Refunded)

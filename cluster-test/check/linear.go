@@ -127,7 +127,7 @@ func (c *checker) linearSet(policy string, ops []int, edited bool) (set *numbers
 			return nil
 		}
 	}
-	if set == nil || set.mode != api.Strict || len(set.limits) > linearLimits || c.outlived(ops) {
+	if set == nil || set.mode != api.Strict || len(set.limits) > linearLimits || c.outlived(ops) || c.off(setKey{policy, set.revision}) {
 		return nil
 	}
 	for i := range set.limits {

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/rlstore/rlstore/api"
 	"github.com/rlstore/rlstore/fsm"
@@ -36,11 +37,12 @@ type brokenMachine struct {
 	kept *bytes.Buffer // a snapshot, for after
 	seen map[string]uint64
 
-	made  map[[16]byte]repayment // the leases given so far
+	made  map[[16]byte]repayment // the holds given so far
 	debts []repayment
 }
 
-// repayment is tokens that go back to the bucket of an operation, after a stamp.
+// repayment is tokens that go back to the bucket of an operation, after a stamp; below
+// 0 they are charged.
 type repayment struct {
 	op     *logOp
 	tokens int64
@@ -113,8 +115,12 @@ func (m *brokenMachine) repay(index uint64, entry []byte) {
 		if d.after > stampOf(entry) {
 			return false
 		}
-		if d.tokens > 0 {
-			b.Add(api.Op{Kind: api.Refund, Policy: len(sets), Key: d.op.key, Cost: d.tokens})
+		op := api.Op{Kind: api.Refund, Policy: len(sets), Key: d.op.key, Cost: d.tokens}
+		if d.tokens < 0 {
+			op.Kind, op.Cost = api.Sync, -d.tokens
+		}
+		if d.tokens != 0 {
+			b.Add(op)
 			sets = append(sets, setOf(d.op.set))
 		}
 		return true
@@ -128,6 +134,17 @@ func (m *brokenMachine) repay(index uint64, entry []byte) {
 
 // leased tells of each lease that an entry gave.
 func (m *brokenMachine) leased(entry []byte, replies [][]byte, tell func(op *logOp, granted int64)) {
+	m.results(entry, replies, func(op *logOp, res *api.Result) {
+		if _, known := m.made[op.hold]; res.Status == api.StatusLeased && !known {
+			m.made[op.hold] = repayment{op, res.Hold.Granted, 0}
+			tell(op, res.Hold.Granted)
+		}
+	})
+}
+
+// results tells of each result of an entry that is no replay. What tell makes of it is
+// what the callers see.
+func (m *brokenMachine) results(entry []byte, replies [][]byte, tell func(op *logOp, res *api.Result)) {
 	d, err := decode(entry, map[string]*numbers{})
 	if err != nil {
 		m.t.Fatal(err)
@@ -140,18 +157,45 @@ func (m *brokenMachine) leased(entry []byte, replies [][]byte, tell func(op *log
 		if err != nil {
 			m.t.Fatal(err)
 		}
+		if r.Replayed {
+			continue
+		}
+		var sets [][]byte
+		for _, s := range r.Sets {
+			sets = append(sets, api.AppendSetInfo(nil, &s))
+		}
+		out := api.BeginReply(nil, r.N, r.Commit)
 		var res api.Result
 		for k := range d.groups[i].ops {
 			if ok, err := r.Next(&res); !ok || err != nil {
 				m.t.Fatal(ok, err)
 			}
-			op := &d.groups[i].ops[k]
-			if _, known := m.made[op.hold]; res.Status == api.StatusLeased && !known && !r.Replayed {
-				m.made[op.hold] = repayment{op, res.Hold.Granted, 0}
-				tell(op, res.Hold.Granted)
-			}
+			tell(&d.groups[i].ops[k], &res)
+			out = api.AppendResult(out, &res)
 		}
+		replies[i] = api.FinishReply(out, 0, sets)
 	}
+}
+
+// held notes the reservations and permits that an entry gave.
+func (m *brokenMachine) held(entry []byte, replies [][]byte) {
+	m.results(entry, replies, func(op *logOp, res *api.Result) {
+		if res.Status == api.StatusHeld && !res.Duplicate {
+			m.made[op.hold] = repayment{op, op.cost, 0}
+		}
+	})
+}
+
+// settled notes the holds that an entry gave, and tells of each settlement of a
+// reservation, the first of each; what it returns goes back to the bucket.
+func (m *brokenMachine) settled(entry []byte, replies [][]byte, back func(op, made *logOp, out *api.HoldOutcome) int64) {
+	m.held(entry, replies)
+	m.results(entry, replies, func(op *logOp, res *api.Result) {
+		made, ok := m.made[op.hold]
+		if ok && res.Status == api.StatusSettled && !res.Duplicate {
+			m.debts = append(m.debts, repayment{made.op, back(op, made.op, res.Hold), 0})
+		}
+	})
 }
 
 // acted tells of each end of a lease in an entry, the first of each.
@@ -187,6 +231,7 @@ func TestBrokenMachinesAreFound(t *testing.T) {
 		fast int64
 		hot  bool
 		days bool
+		held bool
 		m    brokenMachine
 		want []Kind
 	}{
@@ -312,6 +357,116 @@ func TestBrokenMachinesAreFound(t *testing.T) {
 					}
 				}
 			}}},
+		{name: "charges reservations twice", held: true, want: []Kind{WrongAnswer}, m: brokenMachine{
+			before: func(m *brokenMachine, index uint64, entry []byte) {
+				if isTakes(entry) {
+					m.extra(index, rebuild(m.t, entry, func(g *logGroup) {
+						anonymous(g)
+						g.atomic = false
+						for i := range g.ops {
+							if g.ops[i].kind != reserve {
+								g.ops[i] = logOp{kind: peek, set: anySet, key: "k"}
+							}
+							g.ops[i].hold[15] ^= 0xff
+						}
+					}))
+				}
+			}}},
+		{name: "gives back twice what is cancelled", held: true, want: []Kind{WrongAnswer}, m: brokenMachine{
+			before: (*brokenMachine).repay,
+			after: func(m *brokenMachine, entry []byte, replies [][]byte) {
+				m.settled(entry, replies, func(op, _ *logOp, out *api.HoldOutcome) int64 {
+					if op.kind == cancel {
+						return out.Refunded
+					}
+					return 0
+				})
+			}}},
+		{name: "keeps what a commit leaves over", held: true, want: []Kind{WrongAnswer}, m: brokenMachine{
+			before: (*brokenMachine).repay,
+			after: func(m *brokenMachine, entry []byte, replies [][]byte) {
+				m.settled(entry, replies, func(op, _ *logOp, out *api.HoldOutcome) int64 {
+					if op.kind == commit {
+						return -out.Refunded
+					}
+					return 0
+				})
+			}}},
+		{name: "charges a commit deeper than one burst", held: true, want: []Kind{WrongAnswer}, m: brokenMachine{
+			before: (*brokenMachine).repay,
+			after: func(m *brokenMachine, entry []byte, replies [][]byte) {
+				m.settled(entry, replies, func(op, made *logOp, out *api.HoldOutcome) int64 {
+					return min(0, made.cost+out.Charged-op.cost)
+				})
+			}}},
+		{name: "never settles reservations that expire", held: true, want: []Kind{WrongAnswer, OtherPlace}, m: brokenMachine{
+			change: func(_ *brokenMachine, g *logGroup) {
+				for i := range g.ops {
+					if g.ops[i].kind == reserve {
+						g.ops[i].ttl = api.MaxTTL
+					}
+				}
+			}}},
+		{name: "commits what is to be cancelled when it expires", held: true, want: []Kind{WrongAnswer}, m: brokenMachine{
+			change: func(_ *brokenMachine, g *logGroup) {
+				for i := range g.ops {
+					g.ops[i].rule = 0
+				}
+			}}},
+		{name: "commits what was cancelled", held: true, want: []Kind{OtherPlace}, m: brokenMachine{
+			after: func(m *brokenMachine, entry []byte, replies [][]byte) {
+				m.results(entry, replies, func(op *logOp, res *api.Result) {
+					if op.kind == commit && res.Code == api.AlreadySettled {
+						*res = api.Result{Status: api.StatusSettled, Hold: &api.HoldOutcome{Committed: op.cost}}
+					}
+				})
+			}}},
+		{name: "tells a commit that comes again as the first", held: true, want: []Kind{OtherPlace}, m: brokenMachine{
+			after: func(m *brokenMachine, entry []byte, replies [][]byte) {
+				m.results(entry, replies, func(op *logOp, res *api.Result) {
+					res.Duplicate = res.Duplicate && op.kind != commit
+				})
+			}}},
+		{name: "lets permits outlive their time", held: true, want: []Kind{WrongAnswer}, m: brokenMachine{
+			change: func(_ *brokenMachine, g *logGroup) {
+				for i := range g.ops {
+					if g.ops[i].kind == acquire {
+						g.ops[i].ttl = api.MaxTTL
+					}
+				}
+			}}},
+		{name: "renews permits that are over", held: true, want: []Kind{OtherPlace}, m: brokenMachine{
+			after: func(m *brokenMachine, entry []byte, replies [][]byte) {
+				m.results(entry, replies, func(op *logOp, res *api.Result) {
+					if op.kind == renew && res.Code == api.AlreadySettled {
+						*res = api.Result{Status: api.StatusRenewed}
+					}
+				})
+			}}},
+		{name: "does not renew permits", held: true, want: []Kind{WrongAnswer}, m: brokenMachine{
+			change: func(_ *brokenMachine, g *logGroup) {
+				for i := range g.ops {
+					if g.ops[i].kind == renew {
+						g.ops[i].ttl = 1
+					}
+				}
+			}}},
+		{name: "grants slots that are taken", held: true, want: []Kind{OverAdmitted, WrongAnswer}, m: brokenMachine{
+			before: func(m *brokenMachine, index uint64, entry []byte) {
+				var b api.Batch
+				for id, h := range m.made {
+					if h.op.kind == acquire {
+						b.Add(api.Op{Kind: api.Release, Hold: &api.Hold{ID: id}})
+					}
+					delete(m.made, id)
+				}
+				if b.N > 0 {
+					var e fsm.EntryWriter
+					e.Add(&b, nil)
+					m.extra(index, e.Seal(stampOf(entry)))
+				}
+			},
+			after: (*brokenMachine).held}},
 		{name: "grants a window twice", days: true, want: []Kind{WrongAnswer, OverAdmitted}, m: brokenMachine{
 			before: func(m *brokenMachine, index uint64, entry []byte) {
 				if isTakes(entry) && m.rnd.IntN(4) == 0 {
@@ -357,6 +512,11 @@ func TestBrokenMachinesAreFound(t *testing.T) {
 					world = calendar()
 					world.steady = true
 				}
+				steps := 1200
+				if fault.held {
+					steps = 2400
+					world.tags, world.steady, world.holding = 1, true, true
+				}
 				world.fast = fault.fast
 				world.machineOf = func(shard uint32) machine {
 					m := fault.m
@@ -364,7 +524,7 @@ func TestBrokenMachinesAreFound(t *testing.T) {
 					return &m
 				}
 				w := newWorld(t, 2000+seed, world)
-				r := Check(w.run(1200).input())
+				r := Check(w.run(steps).input())
 				if r.Err() != nil {
 					found++
 				}
@@ -422,33 +582,15 @@ func (m *brokenMachine) forgive(index uint64, entry []byte) {
 
 // admitAll turns every denial into an admission, in the answers alone.
 func (m *brokenMachine) admitAll(entry []byte, replies [][]byte) {
-	for i := range replies {
-		r, err := api.DecodeReply(replies[i])
-		if err != nil {
-			m.t.Fatal(err)
+	m.results(entry, replies, func(_ *logOp, res *api.Result) {
+		if res.Status == api.StatusDenied {
+			res.Status = api.StatusAllowed
 		}
-		var sets [][]byte
-		for _, s := range r.Sets {
-			sets = append(sets, api.AppendSetInfo(nil, &s))
-		}
-		out := api.BeginReply(nil, r.N, r.Commit)
-		var res api.Result
-		for {
-			ok, err := r.Next(&res)
-			if err != nil {
-				m.t.Fatal(err)
-			}
-			if !ok {
-				break
-			}
-			if res.Status == api.StatusDenied {
-				res.Status = api.StatusAllowed
-			}
-			out = api.AppendResult(out, &res)
-		}
-		replies[i] = api.FinishReply(out, 0, sets)
-	}
+	})
 }
+
+// anySet is limits that are there to be named.
+var anySet = one(1, 1, time.Second, 1)
 
 func setOf(s *numbers) *policy.Set {
 	info := api.SetInfo{Policy: s.policy, Revision: s.revision}

@@ -1,6 +1,7 @@
 package check
 
 import (
+	"container/heap"
 	"maps"
 	"slices"
 	"strings"
@@ -21,15 +22,19 @@ type oracle struct {
 	version  uint64      // of the slot map
 	owned    [slotCount]bool
 	buckets  map[bucketName][]*bucket // never empty; a nil bucket is none
-	leaseOf  map[[16]byte]*logOp      // the operation that asked for a lease last
+	where    map[[16]byte]bucketName  // of the hold that was made last under an id
+	due      dueHolds                 // a heap: when holds may expire
+	back     []returned               // what expired since somebody looked
+	ends     endMemory
 	ids      idMemory
 	sessions sessionMemory
 }
 
 func newOracle(shard uint32) *oracle {
 	return &oracle{
-		shard: shard, buckets: map[bucketName][]*bucket{}, clocks: make([]timeOfDay, 1), leaseOf: map[[16]byte]*logOp{},
-		ids: newIDMemory(), sessions: newSessionMemory(),
+		shard: shard, buckets: map[bucketName][]*bucket{}, clocks: make([]timeOfDay, 1), where: map[[16]byte]bucketName{},
+		ends: endMemory{byID: map[[16]byte]rememberedEnd{}},
+		ids:  newIDMemory(), sessions: newSessionMemory(),
 	}
 }
 
@@ -46,7 +51,7 @@ func (o *oracle) pass(stamp uint64) {
 // holds windows of the calendar, so that the offset is slewed, depends on what the
 // store has forgotten: unless a bucket tells, both may be.
 func (o *oracle) correct(measured int64) {
-	o.endLeases()
+	o.endByClock()
 	var after []timeOfDay
 	add := func(c timeOfDay) {
 		if c.peak = c.instant(o.now).wall; !slices.Contains(after, c) {
@@ -70,7 +75,7 @@ func (o *oracle) correct(measured int64) {
 func (o *oracle) holdsCalendar() bool {
 	return slices.ContainsFunc(slices.Collect(maps.Values(o.buckets)), func(stored []*bucket) bool {
 		return !slices.ContainsFunc(stored, func(b *bucket) bool {
-			if b == nil || !b.set.calendar() {
+			if b == nil || b.set == nil || !b.set.calendar() {
 				return true
 			}
 			return slices.ContainsFunc(o.clocks, func(c timeOfDay) bool {
@@ -96,7 +101,7 @@ func (o *oracle) instants(calendar bool) []instant {
 
 // goesByDay says whether the time of day matters to an operation.
 func (o *oracle) goesByDay(name bucketName, s *numbers) bool {
-	return s.calendar() || slices.ContainsFunc(o.buckets[name], func(b *bucket) bool { return b != nil && b.set.calendar() })
+	return s.calendar() || slices.ContainsFunc(o.buckets[name], func(b *bucket) bool { return b != nil && b.set != nil && b.set.calendar() })
 }
 
 // maxPossible bounds the ways in which one operation or group is tried.
@@ -108,19 +113,20 @@ type verdict uint8
 const (
 	failed   verdict = iota // nothing changed
 	denied                  // nothing changed
-	allowed                 // a take
+	allowed                 // a take, and what makes a hold
 	told                    // a peek
 	refunded                // a refund
 	forgot                  // a reset
 	synced                  // a sync
-	settled                 // a lease
+	settled                 // a hold
+	renewed                 // a permit
 	repeated                // the request id is known: nothing changed
 	replayed                // the session's number is known: nothing changed
-	again                   // the lease is known: nothing changed
+	again                   // the hold is known, or its end: nothing changed
 )
 
 func (v verdict) String() string {
-	return [...]string{"refused", "denied", "allowed", "told", "refunded", "reset", "synced", "settled", "repeated", "replayed", "known"}[v]
+	return [...]string{"refused", "denied", "allowed", "told", "refunded", "reset", "synced", "settled", "renewed", "repeated", "replayed", "known"}[v]
 }
 
 // decided says whether the operation was decided here and now, and so is asked
@@ -134,7 +140,10 @@ type outcome struct {
 	answer  *Answer  // of what was decided, but for a reset and without the commit
 	first   *place   // of a repetition
 
-	aside func(*bucket) // what it changes of the leases of its bucket, which it else leaves as it was
+	due   uint64  // when the hold that it makes or renews expires
+	ended *ending // what is remembered of the hold that it ends
+	lease *hold   // that it ends
+	back  int64   // what that gives back
 }
 
 func fail(code api.Code) outcome { return outcome{verdict: failed, code: code} }
@@ -172,11 +181,12 @@ func slotInID(id [16]byte) int { return int(id[0])<<8 | int(id[1]) }
 
 // refuse says why an operation fails whatever its bucket holds.
 func (o *oracle) refuse(op *logOp) api.Code {
-	charges := op.kind == take || op.kind == refund || op.kind == leases || op.kind == syncs
+	charges := op.kind == take || op.kind == refund || op.makes() || op.kind == syncs
 	switch {
 	case len(op.key) < 1 || len(op.key) > api.MaxKey,
 		charges && (op.cost < 1 && op.kind != syncs || op.cost > api.MaxCost),
-		op.kind == leases && (op.need < 1 || op.need > op.cost || op.ttl < 1 || op.ttl > api.MaxTTL || op.requestID != "" || slotInID(op.hold) != slotOf(op.key)),
+		op.makes() && (op.ttl < 1 || op.ttl > api.MaxTTL || slotInID(op.hold) != slotOf(op.key)),
+		op.kind == leases && (op.need < 1 || op.need > op.cost || op.requestID != ""),
 		len(op.requestID) > api.MaxRequestID,
 		op.requestID != "" && !charges:
 		return api.InvalidRequest
@@ -201,14 +211,8 @@ func (o *oracle) apply(op *logOp) []way {
 	if op.acts() {
 		return o.act(op)
 	}
-	if op.makes() && op.kind != leases || op.set.permits { // whose callers keep book themselves
-		return one(fail(""))
-	}
 	if code := o.refuse(op); code != "" {
 		return one(fail(code))
-	}
-	if made := o.leaseOf[op.hold]; op.kind == leases && made != nil && made.key+"\x00"+made.set.policy != op.key+"\x00"+op.set.policy && o.lives(made) {
-		return one(fail(api.RequestIDReused))
 	}
 	// "The same id again returns the first decision [...]. The same id with
 	// another policy, key or cost is 422 request-id-reused."
@@ -220,57 +224,46 @@ func (o *oracle) apply(op *logOp) []way {
 	if op.set.refusal != "" {
 		return one(fail(op.set.refusal))
 	}
-	if op.kind == leases {
-		o.leaseOf[op.hold] = op
-	}
-	return o.ways(op, bucketName{op.set.policy, op.key}, op.set)
-}
-
-// act tries an operation on a hold: if it is no lease, it is not the oracle's
-// matter.
-func (o *oracle) act(op *logOp) []way {
-	made := o.leaseOf[op.hold]
-	if made == nil {
-		return []way{{outcomes: []outcome{fail("")}}}
-	}
-	if !o.owned[slotOf(made.key)] {
-		return []way{{outcomes: []outcome{fail(api.NotLeader)}}}
-	}
-	return o.ways(op, bucketName{made.set.policy, made.key}, made.set)
-}
-
-// lives says whether the lease that an operation made may live.
-func (o *oracle) lives(made *logOp) bool {
-	return slices.ContainsFunc(o.buckets[bucketName{made.set.policy, made.key}], func(b *bucket) bool {
-		return b != nil && slices.ContainsFunc(b.leases, func(l lease) bool { return l.id == made.hold && l.expires > o.now })
-	})
-}
-
-// ways tries an operation on each state that its bucket may have.
-func (o *oracle) ways(op *logOp, name bucketName, set *numbers) []way {
 	var ways []way
-	calendar := o.goesByDay(name, set)
+	if op.makes() {
+		switch may, sure := o.elsewhere(op); {
+		case sure:
+			return one(fail(api.RequestIDReused))
+		case may:
+			ways = one(fail(api.RequestIDReused))
+		}
+	}
+	return o.ways(ways, op, bucketName{op.set.policy, op.key})
+}
+
+// ways adds the ways in which an operation can go on each state that its bucket may
+// have.
+func (o *oracle) ways(ways []way, op *logOp, name bucketName) []way {
+	ends := []*ending{nil}
+	if op.makes() {
+		ends = o.ends.recall(op.hold, o.now)
+	}
+	calendar := o.goesByDay(name, op.set)
 	for k, at := range o.instants(calendar) {
 		for _, stored := range o.stored(name) {
-			for _, b := range possible(stored, set, at) {
-				b.adopt(set)
-				w := way{outcomes: make([]outcome, 1), clock: o.clocks[k], calendar: calendar}
-				out, changed := decide(op, b)
-				w.outcomes[0] = out
-				after := stored
-				switch {
-				case op.kind == reset:
-					after = nil
-				case changed:
-					after = b
-				case out.aside != nil:
-					if after = fresh(set, at); stored != nil {
-						after = stored.clone()
+			for _, e := range ends {
+				for _, b := range possible(stored, op.set, at) {
+					b.adopt(op.set)
+					out, changed := decide(op, b, e)
+					after := stored
+					switch {
+					case op.kind == reset: // "It takes the bucket's reservations and permits along"
+						after = nil
+					case changed:
+						after = b
+					case op.makes():
+						after = stored.with(b.holds, at)
 					}
-					out.aside(after)
+					ways = append(ways, way{
+						outcomes: []outcome{out}, buckets: map[bucketName]*bucket{name: after},
+						clock: o.clocks[k], calendar: calendar,
+					})
 				}
-				w.buckets = map[bucketName]*bucket{name: after}
-				ways = append(ways, w)
 			}
 		}
 	}
@@ -285,8 +278,11 @@ func (o *oracle) stored(name bucketName) []*bucket {
 	return []*bucket{nil}
 }
 
-// settle makes the ways that remain the state.
-func (o *oracle) settle(ways []way) {
+// settle makes the ways that remain the state; ops are the operations.
+func (o *oracle) settle(ops []*place, ways []way) {
+	for i, p := range ops {
+		o.remember(p, i, ways)
+	}
 	if len(o.clocks) > 1 && ways[0].calendar { // then all are
 		o.clocks = slices.DeleteFunc(o.clocks, func(c timeOfDay) bool {
 			return !slices.ContainsFunc(ways, func(w way) bool { return w.clock == c })
@@ -325,9 +321,33 @@ func (o *oracle) settle(ways []way) {
 	maps.Copy(o.buckets, after)
 }
 
-// decide applies one operation to the bucket as it is now, and says whether it
-// changed.
-func decide(op *logOp, b *bucket) (out outcome, changed bool) {
+// remember keeps what operation i of the ways does to a hold.
+func (o *oracle) remember(p *place, i int, ways []way) {
+	var ends []*ending
+	for _, w := range ways {
+		out := &w.outcomes[i]
+		if op := p.op; out.due > 0 {
+			if op.makes() {
+				o.where[op.hold] = bucketName{op.set.policy, op.key}
+			}
+			heap.Push(&o.due, dueHold{out.due, o.where[op.hold]})
+		}
+		if out.ended != nil {
+			ends = append(ends, out.ended)
+		}
+	}
+	switch {
+	case len(ends) == 0:
+		return
+	case len(ends) < len(ways):
+		ends = append(ends, o.ends.recall(p.op.hold, o.now)...)
+	}
+	o.ends.add(p.op.hold, ends)
+}
+
+// decide applies one operation to the bucket as it is now, and says whether its levels
+// changed. e is how the hold that it asks for has ended, if it has.
+func decide(op *logOp, b *bucket, e *ending) (out outcome, changed bool) {
 	switch op.kind {
 	case take:
 		if b.set.off { // "a take passes, and nothing is charged"
@@ -360,12 +380,12 @@ func decide(op *logOp, b *bucket) (out outcome, changed bool) {
 		a := b.describe(b.scarcest(), 0)
 		a.Allowed, a.WaitMS = true, millis(wait)
 		return outcome{verdict: allowed, answer: a}, true
+	case reserve, acquire:
+		return decideHold(op, b, e)
 	case leases:
-		return decideLease(op, b)
+		return decideLease(op, b, e)
 	case syncs:
 		return decideSync(op, b)
-	case commit, cancel:
-		return settleLease(op, b)
 	case peek: // "the bucket's state"; when a take of 1 would pass
 		return outcome{verdict: told, answer: b.describe(b.scarcest(), 1)}, false
 	case refund: // "give tokens back (never above the burst)"

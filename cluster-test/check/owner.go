@@ -17,6 +17,10 @@ import (
 // key, cost and request id. A request explains one place at most, and only one
 // that can lie between its call and its return; a request whose outcome is
 // unknown may also explain none.
+//
+// What is about a reservation or a permit is known by the id of that, so nodes "may
+// retry it": one request with the id explains every place that has it. Who did not
+// choose the id, and got no answer, explains the places of one id at most.
 func (c *checker) owners(places [][]*place) {
 	for _, shard := range places {
 		c.windows(shard)
@@ -31,18 +35,29 @@ func (c *checker) owners(places [][]*place) {
 		}
 		return m
 	}
+	byHold := c.byHold()
+	met := map[string]bool{}
 	for _, shard := range places {
 		for _, p := range shard {
-			if ps := p.unowned(); ps != nil {
-				m := group(signPlaces(ps))
-				m.places = append(m.places, p)
+			ps := p.unowned()
+			if ps == nil {
+				continue
 			}
+			if id := p.op.holdKey(); id != "" {
+				if met[id] && p.op.makes() || slices.ContainsFunc(byHold[id], func(at int) bool { return c.explains(at, p) }) {
+					continue
+				}
+				met[id] = true
+			}
+			m := group(signPlaces(ps))
+			m.places = append(m.places, p)
 		}
 	}
 	for _, q := range c.requests() {
 		op := &c.h.Ops[q.ops[0]]
 		switch {
 		case op.Kind == peek || op.malformed() != "" || op.placed() || op.elsewhere() && !op.mayHaveBeenSent():
+		case op.Outcome != NotApplied && op.holdKey() != "":
 		case op.Outcome == NotApplied:
 			// Only to tell what was not applied from what nobody asked for.
 			if m := groups[c.sign(q)]; m != nil {
@@ -53,6 +68,7 @@ func (c *checker) owners(places [][]*place) {
 			m.requests = append(m.requests, q)
 		}
 	}
+	c.untold(places)
 	for _, signature := range slices.Sorted(maps.Keys(groups)) {
 		groups[signature].run(c)
 	}
@@ -103,6 +119,74 @@ func (p *place) unowned() []*place {
 	return ps
 }
 
+// holdKey is what an operation that is about a hold, but does not ask for a lease, has
+// in common with each sending of it; "" if there is no such thing.
+func (op *logOp) holdKey() string {
+	if op.acts() || op.makes() && op.kind != leases {
+		return op.kind + string(op.hold[:])
+	}
+	return ""
+}
+
+// holdKey is the same of a request; "" also if its sender does not know the id of its
+// hold.
+func (op *Op) holdKey() string {
+	if op.Hold == nil || op.Kind == leases {
+		return ""
+	}
+	return op.Kind + string(op.Hold)
+}
+
+// byHold is the requests that may have been applied, by what each sending of theirs
+// has.
+func (c *checker) byHold() map[string][]int {
+	by := map[string][]int{}
+	for at := range c.h.Ops {
+		op := &c.h.Ops[at]
+		if op.malformed() != "" || op.Outcome == NotApplied {
+			continue
+		}
+		key := op.holdKey()
+		if p := c.placed[at]; p != nil && p.op != nil && key == "" { // the log knows it
+			key = p.op.holdKey()
+		}
+		if key != "" {
+			by[key] = append(by[key], at)
+		}
+	}
+	return by
+}
+
+// untold finds renewals and releases that were answered without a place, and have none
+// in any log.
+func (c *checker) untold(places [][]*place) {
+	byHold := map[string][]*place{}
+	for _, shard := range places {
+		for _, p := range shard {
+			if k := p.op.kind; (k == renew || k == release) && p.verdict != failed && p.verdict != replayed {
+				byHold[p.op.holdKey()] = append(byHold[p.op.holdKey()], p)
+			}
+		}
+	}
+	for at := range c.h.Ops {
+		op := &c.h.Ops[at]
+		if op.Kind != renew && op.Kind != release || op.Outcome != Done || op.placed() || op.malformed() != "" {
+			continue
+		}
+		if !slices.ContainsFunc(byHold[op.holdKey()], func(p *place) bool { return c.explains(at, p) && op.Return >= p.early }) {
+			c.report.add(LostCharge, "%s was answered, and no log has it between its call and its return", op.describe(at))
+		}
+	}
+}
+
+// explains says whether a place that has a request's hold may be a sending of it: also
+// one that was overtaken by a later one, whose answer came first.
+func (c *checker) explains(at int, p *place) bool {
+	op := &c.h.Ops[at]
+	return op.Call <= p.late && op.cost() == p.op.cost &&
+		(op.ttl() == p.op.ttl || p.op.kind != renew && !p.op.makes())
+}
+
 // request is an operation of the history, or the operations of an atomic batch.
 type request struct {
 	ops       []int
@@ -141,7 +225,16 @@ func (c *checker) sign(q *request) string {
 		if op.acts() {
 			name = bucketName{}
 		}
-		signOne(&b, op.Atomic != 0, op.Kind, name.policy, name.key, op.cost(), op.RequestID+string(op.Hold))
+		id := op.RequestID
+		switch {
+		case op.Kind == reserve || op.Kind == acquire:
+			id += fmt.Sprint(" ", op.ttl(), op.CancelOnExpiry)
+		case op.Kind == renew:
+			id = fmt.Sprintf("%x %d", op.Hold, op.ttl())
+		default:
+			id += fmt.Sprintf("%x", op.Hold)
+		}
+		signOne(&b, op.Atomic != 0, op.Kind, name.policy, name.key, op.cost(), id)
 	}
 	return b.String()
 }
@@ -150,8 +243,13 @@ func signPlaces(ps []*place) string {
 	var b strings.Builder
 	for _, p := range ps {
 		id := p.op.requestID
-		if p.op.kind == leases || p.op.acts() {
-			id += string(p.op.hold[:])
+		switch kind := p.op.kind; {
+		case kind == reserve || kind == acquire:
+			id += fmt.Sprint(" ", p.op.ttl, p.op.rule == 1)
+		case kind == renew:
+			id = fmt.Sprintf("%x %d", p.op.hold, p.op.ttl)
+		case kind == leases || p.op.acts():
+			id += fmt.Sprintf("%x", p.op.hold)
 		}
 		signOne(&b, p.group != nil, p.op.kind, p.op.set.policy, p.op.key, p.op.cost, id)
 	}

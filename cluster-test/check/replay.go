@@ -1,6 +1,7 @@
 package check
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 
@@ -22,10 +23,14 @@ type place struct {
 	// maybe: whether it was decided depends on which buckets the store had
 	// dropped, and no answer tells.
 	maybe   bool
-	group   []*place // the atomic group that it belongs to, or nil
-	lease   *logOp   // that asked for the lease which op ends, or nil
-	back    int64    // what came back of it, to each limit at most
-	granted int64    // what a lease got
+	group   []*place   // the atomic group that it belongs to, or nil
+	of      bucketName // of the hold that op acts on, if that is known
+	lease   *hold      // that op ends, or nil
+	back    int64      // what came back of the hold, to each limit at most
+	granted int64      // what a lease got
+	// expired is what reservations gave back that expired between the place before and
+	// this one.
+	expired []returned
 	// owner is the operation of the history whose answer names the place, or -1.
 	owner int
 }
@@ -39,6 +44,9 @@ func (p *place) describe() string {
 	id := ""
 	if p.op.requestID != "" {
 		id = fmt.Sprintf(" id %q", p.op.requestID)
+	}
+	if p.op.makes() || p.op.acts() {
+		id += fmt.Sprintf(" hold %x", p.op.hold)
 	}
 	return fmt.Sprintf("%s of %d on %q under %s%s, %s at %s", p.op.kind, p.op.cost, p.op.key, p.op.set, id, p.verdict, p)
 }
@@ -74,11 +82,19 @@ func (rp *replay) run(log *groupLog) {
 			rp.c.report.Clamped++
 		}
 		rp.o.pass(d.stamp)
-		if d.kind == entryOwn {
+		switch d.kind {
+		case entryOwn:
 			rp.o.own(d.own)
-		}
-		if d.kind == entryClock {
+		case entryClock:
 			rp.o.correct(d.offset)
+		case entryTick:
+			rp.o.expire(settledTick, settledTick)
+		case entryTakes:
+			most := settledEntry
+			for i := range d.groups {
+				most += settledOp * len(d.groups[i].ops)
+			}
+			rp.o.expire(most, most)
 		}
 		offset := uint32(0)
 		for i := range d.groups {
@@ -98,6 +114,7 @@ func (rp *replay) group(g *logGroup, index uint64, offset uint32) {
 	for i := range g.ops {
 		places[i] = &place{shard: rp.o.shard, index: index, offset: offset + uint32(i), time: rp.o.now, days: rp.o.instants(rp.o.calendar), op: &g.ops[i], late: Forever, owner: -1}
 	}
+	places[0].expired, rp.o.back = rp.o.back, nil
 	rp.places = append(rp.places, places...)
 	if g.seq != 0 {
 		s, first, code := rp.o.sessions.begin(g, rp.o.now)
@@ -157,19 +174,20 @@ func (rp *replay) settle(places []*place, ways []way) {
 		if p.op.kind == leases && out.answer != nil {
 			p.granted = out.answer.Granted
 		}
-		if out.verdict == settled {
-			p.lease, p.back = rp.o.leaseOf[p.op.hold], out.answer.Given
+		if p.op.acts() {
+			p.of, p.back, p.lease = rp.o.where[p.op.hold], out.back, out.lease
 		}
 		for _, w := range agree[1:] {
+			p.back = max(p.back, w.outcomes[i].back)
 			p.maybe = p.maybe || w.outcomes[i].verdict.decided() != out.verdict.decided()
 		}
 	}
 	for _, err := range rp.differs(places, claims, agree[0]) {
 		rp.c.report.add(err.Kind, "%s", err.Text)
 	}
-	rp.o.settle(agree)
+	rp.o.settle(places, agree)
 	for _, p := range places {
-		if p.verdict.decided() && p.op.requestID != "" {
+		if (p.verdict.decided() || p.verdict == again) && p.op.requestID != "" {
 			rp.o.ids.add(p)
 		}
 	}
@@ -203,7 +221,7 @@ func (rp *replay) differs(places []*place, claims [][]int, w way) (wrong []Viola
 			switch {
 			case out.verdict == repeated && !op.Answer.Duplicate:
 				wrong = append(wrong, Violation{DoubleCharge, fmt.Sprintf("%s was decided at %s, though its request id was known from %s", op.describe(at), p, out.first)})
-			case out.answer == nil || (out.verdict == again) != op.Answer.Duplicate && op.Kind == leases:
+			case out.answer == nil || out.verdict == again && !op.Answer.Duplicate || out.verdict != again && op.Answer.Duplicate && op.RequestID == "":
 				wrong = append(wrong, Violation{OtherPlace, fmt.Sprintf("%s was told %s, where it was %s %s", op.describe(at), p, out.verdict, out.code)})
 			default:
 				if diff := op.Answer.differs(out.answer, p.time, op.Kind == peek); diff != "" {
@@ -246,7 +264,7 @@ func (rp *replay) differsStale(op *Op) string {
 		for _, stored := range rp.o.stored(name) {
 			for _, b := range possible(stored, set, at) {
 				b.adopt(set)
-				out, _ := decide(&logOp{kind: peek, set: set, key: op.Key}, b)
+				out, _ := decide(&logOp{kind: peek, set: set, key: op.Key}, b, nil)
 				if diff = op.Answer.differs(out.answer, rp.o.now, true); diff == "" {
 					return ""
 				}
@@ -281,6 +299,9 @@ func (a *Answer) differs(want *Answer, time uint64, list bool) string {
 		if f.got != f.want {
 			return fmt.Sprintf("%s is %v, not %v", f.name, f.got, f.want)
 		}
+	}
+	if !bytes.Equal(a.Hold, want.Hold) {
+		return fmt.Sprintf("the id of the hold is %x, not %x", a.Hold, want.Hold)
 	}
 	// "limits lists every limit when the policy has more than one"
 	if len(a.Limits) == 0 && len(want.Limits) == 1 && !list {

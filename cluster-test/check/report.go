@@ -74,6 +74,7 @@ type Report struct {
 	// What was compared.
 	Answers    int // with the oracle's
 	Intervals  int // admissions at which every interval that ends there was checked
+	Slots      int // grants of permits at which those alive were counted
 	Keys       int // searched for a linearization
 	KeysLeft   int // not searched: too many operations, or out of the model's range
 	KeysUnsure int // given up: the search took too long
@@ -136,10 +137,10 @@ func (r *Report) Err() error {
 func (r *Report) String() string {
 	return fmt.Sprintf("%d operations (%d done, %d not applied, %d unknown, %d stale peeks), %d edits; "+
 		"%d entries of %d shards and the catalog with %d operations (%d applied, %d failed, %d duplicates, %d replayed) and %d revisions, %d restarts; "+
-		"%d answers and %d intervals compared, %d keys linearized (%d left, %d unsure); %s decided elsewhere, from %d leases; %d uses of a stale policy; %d violations",
+		"%d answers, %d intervals and %d grants of permits compared, %d keys linearized (%d left, %d unsure); %s decided elsewhere, from %d leases; %d uses of a stale policy; %d violations",
 		r.Ops, r.Done, r.NotApplied, r.Unknown, r.Stale, r.Edits,
 		r.Entries, r.Shards, r.Places, r.Applied, r.Failed, r.Duplicates, r.Replayed, r.Revisions, r.Restarts,
-		r.Answers, r.Intervals, r.Keys, r.KeysLeft, r.KeysUnsure, r.elsewhere(), r.Leases, r.StalePolicyUses, r.Total())
+		r.Answers, r.Intervals, r.Slots, r.Keys, r.KeysLeft, r.KeysUnsure, r.elsewhere(), r.Leases, r.StalePolicyUses, r.Total())
 }
 
 // elsewhere is the counts of takes that no log decided, in words.

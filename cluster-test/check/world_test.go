@@ -36,11 +36,13 @@ type world struct {
 	batches int64
 	pending []*sent
 	leases  []lent // given, and not ended yet
+	holds   []lent // reservations and permits that somebody was told of, some of them over
 	last    int    // number of the last one that was asked for
 }
 
-// lent is a lease that somebody was told of.
+// lent is a hold that somebody was told of.
 type lent struct {
+	kind        string
 	policy, key string
 	id          [16]byte
 	granted     int64
@@ -52,7 +54,8 @@ type setup struct {
 	tags      int   // each with a few keys; few tags make hot keys
 	steady    bool  // policies are not edited
 	windows   bool  // policies have limits of all algorithms, and takes wait
-	strict    bool  // there are neither leases nor syncs
+	strict    bool  // there are neither holds nor syncs
+	holding   bool  // most of it is about reservations and permits
 	fast      int64 // by how many percent cluster time runs fast; 0 is right
 	machineOf func(shard uint32) machine
 }
@@ -66,6 +69,13 @@ func right(shards int) setup {
 func calendar() setup {
 	s := right(2)
 	s.tags, s.windows = 2, true
+	return s
+}
+
+// holding is a world of reservations and permits of few keys, without edits.
+func holding() setup {
+	s := right(2)
+	s.tags, s.steady, s.holding = 1, true, true
 	return s
 }
 
@@ -110,6 +120,7 @@ type sent struct {
 	sets   []*policy.Set
 	ops    []int // in the history
 	copies int   // times that it will be in the log; all but the last answer are lost
+	twice  bool  // it was there before
 	heard  bool  // the last answer arrives
 }
 
@@ -130,12 +141,27 @@ func newWorld(t testing.TB, seed uint64, s setup) *world {
 		w.edit("api", w.window("fixed_window", "burst"))
 		w.edit("two", w.window("sliding_window", "a"), w.window("token_bucket", "b"))
 		w.edit("slow", w.window("fixed_window", "daily"), w.window("sliding_window", "b"))
+		w.jobs()
 		return w
 	}
 	w.edit("api", api.Limit{Name: "burst", Rate: 10, Per: api.Duration(time.Second), Burst: 10})
 	w.edit("two", api.Limit{Name: "a", Rate: 3, Per: api.Duration(time.Second), Burst: 5}, api.Limit{Name: "b", Rate: 7, Per: api.Duration(7 * time.Second / 2), Burst: 6})
 	w.edit("slow", api.Limit{Name: "daily", Rate: 100, Per: api.Duration(24 * time.Hour), Burst: 30})
+	w.jobs()
 	return w
+}
+
+// jobs stores the policies of permits.
+func (w *world) jobs() {
+	if w.strict {
+		return
+	}
+	w.edit("jobs", w.slots(), w.window("token_bucket", "b"))
+	w.edit("one", w.slots())
+}
+
+func (w *world) slots() api.Limit {
+	return api.Limit{Name: "slots", Algorithm: "concurrency", Max: 1 + w.rnd.Int64N(3)}
 }
 
 func (w *world) stamp(s *worldShard) uint64 {
@@ -166,6 +192,9 @@ func (w *world) edit(name string, limits ...api.Limit) {
 	doc := api.Policy{Name: name, Limits: limits, Mode: "strict", OnUnavailable: "closed", Enforcement: "enforce"}
 	if w.windows && !w.steady && w.chance(20) {
 		doc.Enforcement = "shadow"
+	}
+	if w.windows && !w.steady && w.chance(5) {
+		doc.Enforcement = "off"
 	}
 	if w.windows && w.chance(70) {
 		doc.ZoneRules = zoneRules
@@ -291,6 +320,8 @@ func (w *world) step() {
 		s := w.groups[w.rnd.IntN(len(w.groups))]
 		s.term++
 		s.lag += w.rnd.Int64N(1e8)
+	case n < 994 && !w.steady && !w.strict && w.chance(25):
+		w.editJobs()
 	case n < 994 && w.windows && !w.steady:
 		names := []string{"burst", "a", "b", "daily"}
 		switch w.rnd.IntN(6) {
@@ -333,6 +364,25 @@ func (w *world) step() {
 	}
 }
 
+// editJobs has other slots, or none: then a limit of another algorithm has their name,
+// or theirs has that of another one.
+func (w *world) editJobs() {
+	name := []string{"jobs", "one", "two"}[w.rnd.IntN(3)]
+	switch w.rnd.IntN(6) {
+	case 0:
+		w.edit(name, w.window("token_bucket", "slots"), w.window("token_bucket", "b"))
+	case 1:
+		w.remove("one")
+		w.edit("one", w.slots())
+	case 2:
+		l := w.slots()
+		l.Name = "b"
+		w.edit(name, l)
+	default:
+		w.edit(name, w.slots(), w.window("token_bucket", "b"))
+	}
+}
+
 // ask has an idle client ask for something.
 func (w *world) ask() {
 	client := w.rnd.IntN(len(w.busy))
@@ -358,6 +408,11 @@ func (w *world) ask() {
 	if at := slices.IndexFunc(w.leases, func(l lent) bool { return strings.HasPrefix(l.key, tag) }); at >= 0 && !atomic && w.chance(50) {
 		w.end(b, client, w.leases[at])
 		w.leases = slices.Delete(w.leases, at, at+1)
+	} else if at := slices.IndexFunc(w.holds, func(l lent) bool { return strings.HasPrefix(l.key, tag) }); at >= 0 && !atomic && (w.chance(40) || w.holding && len(w.holds) > 3) {
+		w.act(b, client, w.holds[at])
+		if w.chance(60) { // else it is ended once more, or another end is tried
+			w.holds = slices.Delete(w.holds, at, at+1)
+		}
 	} else {
 		for range n {
 			w.add(b, view, client, tag, atomic)
@@ -366,8 +421,9 @@ func (w *world) ask() {
 	if len(b.ops) == 0 {
 		return
 	}
-	safe := w.h.Ops[b.ops[0]].RequestID != ""
-	if !atomic && !safe && client < 6 && !slices.Contains([]string{peek, refund, reset}, w.h.Ops[b.ops[0]].Kind) { // through the Go client
+	first := &w.h.Ops[b.ops[0]]
+	safe := first.RequestID != "" || first.acts() && first.Policy != "" || first.Kind == reserve || first.Kind == acquire
+	if !atomic && first.RequestID == "" && client < 6 && !slices.Contains([]string{peek, refund, reset}, first.Kind) { // through the Go client
 		at := client*100 + int(b.shard.id)
 		if w.session[at] == nil || w.chance(2) {
 			w.session[at] = &api.Session{ID: [16]byte{byte(w.rnd.Uint32()), byte(at), byte(w.rnd.Uint32()), byte(w.rnd.Uint32())}}
@@ -408,11 +464,19 @@ func (w *world) add(b *sent, view *fsm.CatalogView, client int, tag string, atom
 		case n < 28:
 			op.Kind, op.Cost = reset, 0
 		case w.strict:
-		case n < 45:
+		case n < 38 || w.holding && n < 55:
+			op.Kind = reserve
+			op.CancelOnExpiry = w.chance(50)
+		case n < 45 || w.holding:
+			op.Kind, op.Policy = acquire, []string{"jobs", "one"}[w.rnd.IntN(2)]
+		case n < 58:
 			op.Kind, op.Need = leases, 1+w.rnd.Int64N(op.Cost)
-		case n < 50:
+		case n < 63:
 			op.Kind = syncs
 			op.Cost--
+		}
+		if !w.strict && w.chance(5) {
+			op.Policy = []string{"jobs", "one"}[w.rnd.IntN(2)]
 		}
 		if w.chance(2) && op.Kind != leases {
 			op.Cost *= 5
@@ -422,13 +486,13 @@ func (w *world) add(b *sent, view *fsm.CatalogView, client int, tag string, atom
 	if atomic && b.batch.N > 0 { // all of them or none, or the batch could not be sent again
 		withID = w.h.Ops[b.ops[0]].RequestID != ""
 	}
-	if withID && (op.Kind == take || op.Kind == refund) {
+	if withID && (op.Kind == take || op.Kind == refund || op.Kind == reserve || op.Kind == acquire) {
 		w.ids++
 		op.RequestID = fmt.Sprint("id", w.ids)
 		if !atomic && w.chance(10) { // somebody else asks the same under the same id
 			for i := len(w.h.Ops) - 1; i >= max(0, len(w.h.Ops)-40); i-- {
 				if o := &w.h.Ops[i]; o.RequestID != "" && o.Atomic == 0 && view.Route(api.Slot(o.Key)) == b.shard.id {
-					op.Kind, op.Policy, op.Key, op.Cost, op.RequestID = o.Kind, o.Policy, o.Key, o.Cost, o.RequestID
+					op.Kind, op.Policy, op.Key, op.Cost, op.RequestID, op.CancelOnExpiry = o.Kind, o.Policy, o.Key, o.Cost, o.RequestID, o.CancelOnExpiry
 					break
 				}
 			}
@@ -463,10 +527,58 @@ func (w *world) add(b *sent, view *fsm.CatalogView, client int, tag string, atom
 		o.Hold = &api.Hold{ID: api.NewHoldID(op.Key, [14]byte{byte(w.last), byte(w.last >> 8), byte(w.last >> 16)}), TTL: 1 + w.rnd.Int64N(3000), Need: op.Need}
 		op.Hold = o.Hold.ID[:]
 	}
+	if op.Kind == reserve || op.Kind == acquire {
+		w.last++
+		if op.TTLMS = 1 + w.rnd.Int64N(3000); w.chance(10) {
+			op.TTLMS = 30_000
+		}
+		id := api.NewHoldID(op.Key, [14]byte{byte(w.last), byte(w.last >> 8), byte(w.last >> 16), 1})
+		if len(w.holds) > 0 && w.chance(5) { // an id that was used
+			l := w.holds[w.rnd.IntN(len(w.holds))]
+			if id = l.id; l.key != op.Key {
+				id = api.NewHoldID(op.Key, [14]byte(id[2:]))
+			}
+		}
+		o.Hold = &api.Hold{ID: id, TTL: op.TTLMS, CancelOnExpiry: op.CancelOnExpiry}
+		if w.chance(50) { // who chose the id himself
+			op.Hold = id[:]
+		}
+		if op.TTLMS == 30_000 {
+			op.TTLMS = 0
+		}
+	}
 	if op.Kind == syncs {
 		o.Instance = uint64(client)
 	}
 	b.batch.Add(o)
+	b.ops = append(b.ops, len(w.h.Ops))
+	w.h.Ops = append(w.h.Ops, op)
+}
+
+// act adds an operation on a hold to a batch: one that is meant for its kind, mostly, of
+// one that lives, mostly.
+func (w *world) act(b *sent, client int, l lent) {
+	op := Op{Client: client, Call: w.now, Kind: commit, Policy: l.policy, Key: l.key, Cost: w.rnd.Int64N(2*l.granted + 2), Hold: l.id[:]}
+	switch w.rnd.IntN(3) {
+	case 0:
+		op.Kind, op.Cost = cancel, 0
+	case 1:
+		op.Cost = l.granted
+		if w.chance(40) { // deeper into debt than there is credit, perhaps
+			op.Cost *= 10
+		}
+	}
+	if (l.kind == acquire) != w.chance(5) {
+		op.Kind, op.Cost = release, 0
+		if w.chance(50) {
+			op.Kind, op.TTLMS = renew, 1+w.rnd.Int64N(3000)
+		}
+	}
+	if w.chance(3) { // nobody has it
+		id := api.NewHoldID(l.key, [14]byte{byte(w.rnd.Uint32()), 2})
+		op.Hold, op.Policy, op.Key = id[:], "", ""
+	}
+	b.batch.Add(api.Op{Kind: api.Kind(slices.Index(kinds[:], op.Kind)), Cost: op.Cost, Hold: &api.Hold{ID: [16]byte(op.Hold), TTL: op.TTLMS}})
 	b.ops = append(b.ops, len(w.h.Ops))
 	w.h.Ops = append(w.h.Ops, op)
 }
@@ -531,6 +643,7 @@ func (w *world) seal(s *worldShard, percent int) {
 	for i, reply := range w.append(s, entry) {
 		b := sealed[i]
 		if b.copies--; b.copies > 0 {
+			b.twice = true
 			w.pending = append(w.pending, b)
 		} else if b.heard {
 			w.answer(b, reply)
@@ -557,10 +670,13 @@ func (w *world) answer(b *sent, encoded []byte) {
 		op.Return = back
 		if res.Status == api.StatusError {
 			op.Outcome, op.Code = NotApplied, res.Code
+			if b.twice && b.batch.Session.Seq == 0 && op.RequestID == "" && (op.makes() || op.acts()) { // the first may have been applied
+				op.Outcome, op.Return = Unknown, Forever
+			}
 			continue
 		}
 		op.Outcome = Done
-		op.Answer = &Answer{Allowed: res.Status == api.StatusAllowed || res.Status == api.StatusLeased, Refunded: res.Refunded, Duplicate: res.Duplicate, Shadowed: res.Shadowed, WaitMS: int64(res.Wait+999) / 1000}
+		op.Answer = &Answer{Allowed: res.Status == api.StatusAllowed || res.Status == api.StatusLeased || res.Status == api.StatusHeld, Refunded: res.Refunded, Duplicate: res.Duplicate, Shadowed: res.Shadowed, WaitMS: int64(res.Wait+999) / 1000}
 		if res.Status == api.StatusReset {
 			continue
 		}
@@ -570,9 +686,17 @@ func (w *world) answer(b *sent, encoded []byte) {
 		case api.StatusSettled:
 			op.Answer.Committed, op.Answer.Given, op.Answer.Charged = res.Hold.Committed, res.Hold.Refunded, res.Hold.Charged
 			continue
+		case api.StatusReleased, api.StatusRenewed:
+			continue
+		case api.StatusHeld:
+			id := res.Hold.ID
+			op.Answer.Hold = id[:]
+			if w.chance(80) { // else it is left to expire
+				w.holds = append(w.holds, lent{op.Kind, op.Policy, op.Key, id, op.Cost})
+			}
 		case api.StatusLeased:
 			op.Answer.Granted = res.Hold.Granted
-			w.leases = append(w.leases, lent{op.Policy, op.Key, res.Hold.ID, res.Hold.Granted})
+			w.leases = append(w.leases, lent{leases, op.Policy, op.Key, res.Hold.ID, res.Hold.Granted})
 		}
 		set := &reply.Sets[res.Set]
 		op.Answer.Revision = set.Revision

@@ -29,6 +29,7 @@ type caller struct {
 	http *http.Client
 
 	leases []lent // given, and not ended yet
+	holds  []held
 }
 
 // width is how many numbers of [check.Op.Client] a caller has: one for each
@@ -53,11 +54,13 @@ func (c *caller) run(ctx context.Context) {
 			c.reset()
 		case k < 68:
 			c.lease()
-		case k < 76:
+		case k < 75:
 			c.spend()
-		case k < 78:
+		case k < 77:
 			c.spendBatch()
-		case k < 94:
+		case k < 86:
+			c.hold()
+		case k < 96:
 			c.post(true)
 		default:
 			c.post(false)
@@ -67,9 +70,12 @@ func (c *caller) run(ctx context.Context) {
 
 // draw picks whom to charge, and how much.
 func (c *caller) draw() (policy, key string, cost int64) {
-	policy = c.w.policies[c.rng.IntN(len(c.w.policies))]
-	if c.rng.IntN(20) == 0 {
+	policy = c.w.policies[c.rng.IntN(len(c.w.policies)-1)]
+	switch c.rng.IntN(40) {
+	case 0:
 		policy = "nobody-has-written-it"
+	case 1:
+		policy = "jobs"
 	}
 	key = fmt.Sprintf("{t%d}-%d", c.rng.IntN(6), c.rng.IntN(2))
 	cost = 1 + c.rng.Int64N(3)
@@ -395,6 +401,9 @@ func (e *editor) override(name string) {
 		return
 	}
 	o := api.Override{Key: key, Limits: []api.Limit{e.limit("only")}}
+	if name == "jobs" && e.rng.IntN(2) == 0 {
+		o.Limits = []api.Limit{{Name: "only", Algorithm: "concurrency", Max: 1 + e.rng.Int64N(4)}}
+	}
 	if e.rng.IntN(2) == 0 {
 		o.TTL = api.Duration(time.Second + time.Duration(e.rng.Int64N(int64(8*time.Second))))
 	}
@@ -414,6 +423,11 @@ func (e *editor) change(p api.Policy, name string) api.Policy {
 	}
 	p.Limits = slices.Clone(p.Limits)
 	switch n := len(p.Limits); {
+	case name == "jobs" && e.rng.IntN(4) > 0: // else it has no slots for a while
+		p.Limits = []api.Limit{{Name: "only", Algorithm: "concurrency", Max: 1 + e.rng.Int64N(4)}}
+		if e.rng.IntN(2) == 0 {
+			p.Limits = append(p.Limits, e.limit("a"))
+		}
 	case n == 0:
 		p.Limits = []api.Limit{e.limit("only")}
 	case n < 3 && e.rng.IntN(4) == 0:

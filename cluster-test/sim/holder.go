@@ -8,11 +8,13 @@ import (
 
 	"github.com/rlstore/rlstore/api"
 	"github.com/rlstore/rlstore/client"
+	"github.com/rlstore/rlstore/cluster-test/check"
 )
 
 // holder makes reservations and permits, under policies that are its own, and
 // keeps book of them: whatever faults befall the cluster, what it was told of
-// must add up in the end.
+// must add up in the end. The checker judges them as it does all others; this is a
+// second opinion, without a look at any log.
 type holder struct {
 	caller
 
@@ -28,12 +30,13 @@ type holder struct {
 const (
 	holderBurst = 100_000_000 // more than is spent
 	holderSlots = 3
+	holderTTL   = 24 * time.Hour
 	holderKey   = "{h}-0"
 )
 
 // holderPolicies refill nothing to speak of while a simulation lasts.
 var holderPolicies = []api.Policy{
-	{Name: "estimates", Limits: []api.Limit{{Name: "only", Rate: 1, Per: api.Duration(8760 * time.Hour), Burst: holderBurst}}},
+	{Name: "estimates", Limits: []api.Limit{{Name: "only", Rate: 1, Per: api.Duration(time.Hour), Burst: holderBurst}}},
 	{Name: "slots", Limits: []api.Limit{{Name: "only", Algorithm: "concurrency", Max: holderSlots}}},
 }
 
@@ -64,11 +67,15 @@ func (h *holder) reservation() {
 	defer cancel()
 	cost := 1 + h.rng.Int64N(100)
 	expires := h.rng.IntN(4) == 0
-	opts := []client.TakeOption{client.TTL(24 * time.Hour)}
+	op := &check.Op{Client: h.id * width, Kind: "reserve", Policy: "estimates", Key: holderKey, Cost: cost, TTLMS: holderTTL.Milliseconds()}
+	opts := []client.TakeOption{client.TTL(holderTTL)}
 	if expires {
-		opts = []client.TakeOption{client.TTL(time.Duration(1+h.rng.IntN(2000)) * time.Millisecond), client.CancelOnExpiry()}
+		op.TTLMS, op.CancelOnExpiry = int64(1+h.rng.IntN(2000)), true
+		opts = []client.TakeOption{client.TTL(time.Duration(op.TTLMS) * time.Millisecond), client.CancelOnExpiry()}
 	}
-	r, err := h.cl.Reserve(ctx, "estimates", holderKey, cost, opts...)
+	op.Call = h.w.rec.now()
+	r, err := h.cl.Reserve(ctx, op.Policy, op.Key, cost, opts...)
+	h.end(op, reserved(r), err)
 	switch {
 	case errors.Is(err, client.ErrOutcomeUnknown):
 		if !expires {
@@ -84,13 +91,14 @@ func (h *holder) reservation() {
 		return
 	}
 	want := h.rng.Int64N(200)
-	var s client.Settlement
+	id, _ := api.ParseReservation(r.ID) // it is one
+	op = &check.Op{Client: op.Client, Kind: "commit", Policy: op.Policy, Key: op.Key, Cost: want, Hold: id[:]}
 	if h.rng.IntN(4) == 0 {
-		want = 0
-		s, err = r.Cancel(ctx)
-	} else {
-		s, err = r.Commit(ctx, want)
+		want, op.Kind, op.Cost = 0, "cancel", 0
 	}
+	op.Call = h.w.rec.now()
+	s, err := settle(ctx, op, r)
+	h.end(op, s, err)
 	switch {
 	case errors.Is(err, client.ErrOutcomeUnknown):
 		h.least += min(cost, want)
@@ -100,7 +108,7 @@ func (h *holder) reservation() {
 		h.most += cost
 	case err != nil:
 		h.lie("a reservation of %d is not settled by %d: %v", cost, want, err)
-	case s.Committed != want || s.Duplicate || s.Committed != cost-s.Refunded+s.Charged:
+	case s.Committed != want || s.Duplicate || s.Committed != cost-s.Given+s.Charged:
 		h.lie("a reservation of %d was settled by %d: %+v", cost, want, s)
 	default:
 		h.least += want
@@ -115,7 +123,9 @@ func (h *holder) permit() {
 	n := len(h.permits)
 	switch k := h.rng.IntN(10); {
 	case k < 5 || n == 0:
-		p, err := h.cl.Acquire(ctx, "slots", holderKey, client.TTL(24*time.Hour))
+		op := &check.Op{Client: h.id * width, Kind: "acquire", Policy: "slots", Key: holderKey, TTLMS: holderTTL.Milliseconds(), Call: h.w.rec.now()}
+		p, err := h.cl.Acquire(ctx, op.Policy, op.Key, client.TTL(holderTTL))
+		h.end(op, permitted(p), err)
 		switch {
 		case errors.Is(err, client.ErrOutcomeUnknown):
 			h.slots = true
@@ -130,14 +140,20 @@ func (h *holder) permit() {
 	case k < 9:
 		p := h.permits[0]
 		h.permits = h.permits[1:]
-		if err := p.Release(ctx); err != nil {
+		id, _ := api.ParsePermit(p.ID) // it is one
+		op := &check.Op{Client: h.id * width, Kind: "release", Policy: "slots", Key: holderKey, Hold: id[:], Call: h.w.rec.now()}
+		err := p.Release(ctx)
+		h.end(op, &check.Answer{}, err)
+		if err != nil {
 			h.slots = true // it may be alive still
 			if !errors.Is(err, client.ErrOutcomeUnknown) && !errors.Is(err, client.ErrUnavailable) {
 				h.lie("a permit is not released: %v", err)
 			}
 		}
 	default:
-		err := h.cl.Reset(ctx, "slots", holderKey)
+		op := &check.Op{Client: h.id * width, Kind: "reset", Policy: "slots", Key: holderKey, Call: h.w.rec.now()}
+		err := h.cl.Reset(ctx, op.Policy, op.Key)
+		h.end(op, &check.Answer{}, err)
 		if err == nil {
 			h.permits = nil
 		}

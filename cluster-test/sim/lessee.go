@@ -1,9 +1,6 @@
 package sim
 
 import (
-	"net/http"
-	"time"
-
 	"github.com/rlstore/rlstore/api"
 	"github.com/rlstore/rlstore/cluster-test/check"
 )
@@ -46,15 +43,7 @@ func (c *caller) lease() {
 		op.Cost--
 		b.Add(api.Op{Kind: api.Sync, Policy: b.Ref(policy), Key: key, Cost: op.Cost, Instance: uint64(c.id)})
 	}
-	op.Call = c.w.rec.now()
-	var reply []byte
-	var a *check.Answer
-	header := http.Header{"Content-Type": {api.MediaBatch}}
-	err := c.call("POST", c.anyNode(), "/v1/take/batch", api.AppendBatch(nil, b), header, 3*time.Second, &reply)
-	if err == nil {
-		a, err = c.told(op, reply)
-	}
-	c.end(op, a, err)
+	c.binary(op, b)
 }
 
 // told reads the answer to the one operation of a batch.
@@ -70,17 +59,15 @@ func (c *caller) told(op *check.Op, reply []byte) (*check.Answer, error) {
 	a := &check.Answer{Duplicate: res.Duplicate, Shadowed: res.Shadowed, Commit: commit(res.Commit)}
 	switch res.Status {
 	case api.StatusError:
-		p := api.NewProblem(res.Code, "%s", res.Detail)
-		if res.Code == api.NotFound { // or a node has sent it twice, and the first was done
-			p.Outcome = api.Unknown
-		}
-		return nil, p
+		return nil, api.NewProblem(res.Code, "%s", res.Detail)
 	case api.StatusSettled:
 		a.Committed, a.Given, a.Charged = res.Hold.Committed, res.Hold.Refunded, res.Hold.Charged
 		return a, nil
 	case api.StatusLeased:
 		a.Allowed, a.Granted = true, res.Hold.Granted
 		c.leases = append(c.leases, lent{op.Policy, op.Key, res.Hold.ID, res.Hold.Granted})
+	case api.StatusHeld:
+		a.Allowed, a.Hold = true, c.keep(op, res.Hold.ID)
 	}
 	set := &r.Sets[res.Set]
 	a.Revision = set.Revision

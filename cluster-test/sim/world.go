@@ -233,7 +233,7 @@ func (w *world) editor() *editor {
 
 // firstPolicies writes what callers ask for.
 func (w *world) firstPolicies(e *editor) {
-	w.policies = []string{"tight", "wide", "double", "window"}
+	w.policies = []string{"tight", "wide", "double", "window", "jobs"} // the last for permits
 	first := []api.Policy{
 		{Name: "tight", Limits: []api.Limit{{Name: "only", Rate: 7, Per: api.Duration(100 * time.Millisecond), Burst: 5}}},
 		{Name: "wide", Limits: []api.Limit{{Name: "only", Rate: 200, Per: api.Duration(time.Second), Burst: 50}}},
@@ -242,6 +242,10 @@ func (w *world) firstPolicies(e *editor) {
 			{Name: "b", Algorithm: "sliding_window", Rate: 20, Per: api.Duration(time.Second)},
 		}},
 		{Name: "double", Limits: []api.Limit{drawLimit(w.rng, "a"), drawLimit(w.rng, "b")}},
+		{Name: "jobs", Limits: []api.Limit{
+			{Name: "only", Algorithm: "concurrency", Max: 2},
+			{Name: "a", Rate: 50, Per: api.Duration(time.Second), Burst: 20},
+		}},
 	}
 	first = append(append(first, holderPolicies...), elsewhere...)
 	for _, p := range first {
