@@ -1,6 +1,7 @@
 package clustertest
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -213,6 +214,7 @@ func recoverFolder(t *testing.T, args ...string) (told struct {
 	Groups       []struct {
 		Lost          bool
 		Index, Beyond uint64
+		Buckets       int
 		Losses        map[string]any
 	}
 }) {
@@ -231,6 +233,24 @@ func recoverFolder(t *testing.T, args ...string) (told struct {
 		t.Fatalf("%v: %s", err, out)
 	}
 	return told
+}
+
+// rejoin starts all nodes but the first one with empty folders and the flags that they
+// had, and waits until they vote.
+func (c *cluster) rejoin(t *testing.T) {
+	t.Helper()
+	for _, n := range c.nodes[1:] {
+		mustRename(t, n.dir, n.dir+".old")
+		n.start(t)
+	}
+	c.startAll(t)
+	eventually(t, "all vote", func() error {
+		s, err := c.nodes[0].status()
+		if err == nil && len(s.Nodes) != len(c.nodes) {
+			err = fmt.Errorf("%d nodes", len(s.Nodes))
+		}
+		return errors.Join(err, c.voteEverywhere())
+	})
 }
 
 // TestAClusterIsRecoveredFromOneFolder: a bit has flipped in the log of every node, so
@@ -308,18 +328,7 @@ func TestAClusterIsRecoveredFromOneFolder(t *testing.T) {
 	}
 	lost.kill(t)
 
-	for _, n := range c.nodes[1:] { // with the flags that they had
-		mustRename(t, n.dir, n.dir+".old")
-		n.start(t)
-	}
-	c.startAll(t)
-	eventually(t, "all three vote", func() error {
-		s, err := survivor.status()
-		if err == nil && len(s.Nodes) != 3 {
-			err = fmt.Errorf("%d nodes", len(s.Nodes))
-		}
-		return errors.Join(err, c.voteEverywhere())
-	})
+	c.rejoin(t)
 	for key, want := range left {
 		if s := c.nodes[2].mustPeek(t, p.Name, key); s.Remaining != want {
 			t.Errorf("%s has %d left, want %d", key, s.Remaining, want)
@@ -332,4 +341,115 @@ func TestAClusterIsRecoveredFromOneFolder(t *testing.T) {
 	if d := c.nodes[1].mustTake(t, api.TakeRequest{Policy: p.Name, Key: once.Key}); d.Remaining != left[once.Key]-1 {
 		t.Errorf("%d left, want %d", d.Remaining, left[once.Key]-1)
 	}
+}
+
+// TestARecordDamagedOnEveryNodeResetsItsBucketsOnly: no healthy copy is left of some
+// buckets of one shard. Until somebody decides, that shard decides nothing, and the
+// others go on; then those buckets start full, are counted, and all else is as it was.
+func TestARecordDamagedOnEveryNodeResetsItsBucketsOnly(t *testing.T) {
+	c := start(t, nil)
+	p := c.hundred(t, "record")
+	first, elsewhere := c.nodes[0], keyIn(2, "record")
+	const many = 150 // of some 500 bytes each, in records of 32 KiB
+	var keys []string
+	var batch []client.Request
+	for i := range many {
+		key := fmt.Sprintf("{%s}%s%d", keyIn(1, "record"), strings.Repeat("x", 460), i)
+		keys = append(keys, key)
+		batch = append(batch, client.Request{Policy: p.Name, Key: key, Cost: 40})
+	}
+	decided, err := c.client(t).TakeBatch(context.Background(), append(batch, client.Request{Policy: p.Name, Key: elsewhere, Cost: 40}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range decided {
+		if d.Err != nil || !d.Allowed {
+			t.Fatalf("%+v", d)
+		}
+	}
+	eventually(t, "the first node has it all", func() error {
+		for _, key := range append(keys, elsewhere) {
+			if s, err := first.peek(p.Name, key, "?consistency=stale"); err != nil || s.Remaining != 60 {
+				return fmt.Errorf("%d left, %v", s.Remaining, err)
+			}
+		}
+		return nil
+	})
+	for _, n := range c.nodes {
+		n.kill(t)
+	}
+	recoverFolder(t, "--data-dir", first.dir, "--yes") // so that snapshots are all there is
+	first.start(t)
+	first.waitReady(t)
+	c.rejoin(t)
+
+	for _, n := range c.nodes {
+		n.kill(t)
+		n.flipIn(t, "groups/001/snapshots/*/state.bin", keys[many/2])
+		n.start(t)
+	}
+	eventually(t, "every node says that nobody can help with shard 1, and the others go on", func() error {
+		for _, n := range c.nodes {
+			if err := n.ready(); err == nil || !strings.Contains(err.Error(), "shard-1 failed: its files here were damaged and are set aside, and no leader is known") {
+				return fmt.Errorf("%s: %v", n.id, err)
+			}
+			if s, err := n.peek(p.Name, elsewhere, ""); err != nil || s.Remaining != 60 {
+				return fmt.Errorf("%d left elsewhere, %v", s.Remaining, err)
+			}
+		}
+		return nil
+	})
+	var problem *api.Problem
+	if _, err := first.take(api.TakeRequest{Policy: p.Name, Key: keys[0]}); !errors.As(err, &problem) || problem.Outcome != api.NotApplied {
+		t.Errorf("a take of shard 1: %v", err)
+	}
+	for _, n := range c.nodes {
+		n.kill(t)
+	}
+	told := recoverFolder(t, "--data-dir", first.dir, "--yes")
+	lost, _ := told.Groups[1].Losses["buckets"].(float64)
+	if lost == 0 || int(lost)+told.Groups[1].Buckets != many || len(told.Groups[1].Losses) != 2 || len(told.Groups[2].Losses) > 0 {
+		t.Errorf("%+v", told)
+	}
+	first.start(t)
+	first.waitReady(t)
+	full := 0
+	for i, key := range keys {
+		switch s := first.mustPeek(t, p.Name, key); s.Remaining {
+		case 100:
+			full++
+		case 60:
+			if i == many/2 {
+				t.Error("the damaged one is not reset")
+			}
+		default:
+			t.Errorf("a bucket has %d left", s.Remaining)
+		}
+	}
+	if full != int(lost) || full > many*2/3 {
+		t.Errorf("%d of %d buckets start full, and %v are told to be lost", full, many, lost)
+	}
+	if s := first.mustPeek(t, p.Name, elsewhere); s.Remaining != 60 {
+		t.Errorf("%d left elsewhere, want 60", s.Remaining)
+	}
+}
+
+// flipIn changes a bit of the text in the newest file that matches pattern below the
+// node's data folder.
+func (n *node) flipIn(t testing.TB, pattern, text string) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(n.dir, pattern))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("node %s has no %s: %v", n.id, pattern, err)
+	}
+	slices.Sort(files)
+	b, err := os.ReadFile(files[len(files)-1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := bytes.Index(b, []byte(text))
+	if at < 0 {
+		t.Fatalf("%s does not hold it", files[len(files)-1])
+	}
+	n.flipBit(t, pattern, at)
 }

@@ -12,20 +12,20 @@ import (
 // Losses is what a snapshot that was damaged no longer has.
 type Losses struct {
 	// Stretches of the file were damaged, each of a record or more.
-	Stretches int
+	Stretches int `json:"stretches"`
 	// Uncounted says that the record with the counts is among them, so the numbers
 	// below are not known.
-	Uncounted bool
+	Uncounted bool `json:"uncounted,omitempty"`
 
-	Buckets    int // start full
-	RequestIDs int // are new when they come again, as are the next two
-	Sessions   int
-	Answers    int // of sessions that are there
-	Holds      int // reservations, permits and leases that live no longer
-	Settled    int // reservations and permits whose end is forgotten
+	Buckets    int `json:"buckets,omitempty"`     // start full
+	RequestIDs int `json:"request_ids,omitempty"` // are new when they come again, as are the next two
+	Sessions   int `json:"sessions,omitempty"`
+	Answers    int `json:"answers,omitempty"` // of sessions that are there
+	Holds      int `json:"holds,omitempty"`   // reservations, permits and leases that live no longer
+	Settled    int `json:"settled,omitempty"` // reservations and permits whose end is forgotten
 
-	Policies int // damaged stretches among the catalog's policies
-	Parts    int // overrides and changes that may have been of those, and went with them
+	Policies int `json:"policies,omitempty"` // damaged stretches among the catalog's policies
+	Parts    int `json:"parts,omitempty"`    // overrides and changes that may have been of those, and went with them
 }
 
 // Salvage replaces the state by what is left of a snapshot that [Buckets.Restore]
