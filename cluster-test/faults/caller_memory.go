@@ -19,11 +19,18 @@ import (
 func (c *caller) pickElsewhere() (policy, key string, cost int64) {
 	p := c.plan.Elsewhere[c.rng.IntN(len(c.plan.Elsewhere))]
 	key = fmt.Sprintf("hot-%d", c.rng.IntN(hotKeys))
+	if c.rng.IntN(8) == 0 {
+		key = forgiven
+	}
 	return p.Name, key, 1 + c.rng.Int64N(3)
 }
 
-// hotKeys is how many keys of each such policy everybody takes from.
-const hotKeys = 2
+// Of each such policy everybody takes from so many keys, and from one more, which is
+// also refunded and reset, so that nothing is known of how much may pass.
+const (
+	hotKeys  = 2
+	forgiven = "forgiven"
+)
 
 // spendClient takes through the Go client, a few times in a row.
 func (c *caller) spendClient(context.Context) {
@@ -55,7 +62,7 @@ func (c *caller) spendBatch() {
 	c.takeBatch(ops, reqs)
 }
 
-// spendHTTP takes of any node, or looks at a bucket. A request id, or a wait, makes
+// spendHTTP takes of any node, looks at a bucket, or forgives it. A request id, or a wait, makes
 // a take the log's.
 func (c *caller) spendHTTP(context.Context) {
 	if c.rng.IntN(40) == 0 {
@@ -66,13 +73,20 @@ func (c *caller) spendHTTP(context.Context) {
 	op := check.Op{Kind: "take", Policy: policy, Key: key, Cost: cost}
 	path := "/v1/take"
 	switch kind := c.rng.IntN(20); {
+	case key == forgiven && kind < 6:
+		op.Kind, path = "refund", "/v1/refund"
+	case key == forgiven && kind < 9:
+		op.Kind, op.Cost, path = "reset", 0, "/v1/reset"
 	case kind < 1:
 		op.Kind, op.Cost, path = "peek", 0, "/v1/peek"
 	case kind < 3:
 		op.RequestID = fmt.Sprintf("r%d-%d", c.journal.process, c.journal.groups.Add(1))
 	}
 	body := any(api.TakeRequest{Policy: policy, Key: key, Cost: &cost, RequestID: op.RequestID})
-	if op.Kind == "peek" {
+	switch op.Kind {
+	case "refund":
+		body = api.RefundRequest{Policy: policy, Key: key, Cost: &cost}
+	case "peek", "reset":
 		body = api.KeyRequest{Policy: policy, Key: key}
 	}
 	c.once(op, c.node(), path, body)
@@ -100,7 +114,9 @@ func (c *caller) once(op check.Op, node, path string, body any) (a *check.Answer
 			op.Code = p.Code
 		}
 		if op.Outcome == check.Done {
-			a = answer.check()
+			if a = answer.check(); op.Kind == "reset" {
+				a = &check.Answer{} // which tells nothing
+			}
 			op.Answer = a
 		}
 		return nil
