@@ -74,28 +74,35 @@ func claimedSize(b []byte) int {
 }
 
 // salvageSums bounds the bytes that are summed to find the next record behind one
-// whose length is wrong: every place may claim to be the head of a long one.
-const salvageSums = 4 << 30
+// whose length is wrong: every place may claim to be the head of a long one. So that
+// they last for more than some hundred places, records of usual length come first.
+const (
+	salvageSums = 4 << 30
+	usualSize   = 64 << 10
+)
 
 // stretch is the damage that begins at a place, up to the next whole record.
 func stretch(file []byte, at int) Damage {
-	end := len(file) // where the record ends by its own word, if another one begins there
-	one := false
+	d := Damage{From: at, To: len(file)}
 	if size := claimedSize(file[at:]); size > 0 && size <= len(file)-at && wholeRecord(file[at+size:]) > 0 {
-		end, one = at+size, true
+		d.To, d.One = at+size, true // by its own word, and another record begins there
 	}
 	summed := 0
-	for next := at + 1; next < end && summed < salvageSums; next++ {
-		// Its word may be wrong and reach over others. What a record holds may look like
-		// one, and does not end where the record does.
-		if wholeRecord(file[next:]) > 0 && (!one || leadsTo(file, next, end)) {
-			return Damage{From: at, To: next}
-		}
-		if size := claimedSize(file[next:]); size <= len(file)-next {
+	for _, most := range []int{usualSize, recordHeadSize + MaxRecord} {
+		for next := at + 1; next < d.To && summed < salvageSums; next++ {
+			size := claimedSize(file[next:])
+			if size == 0 || size > min(most, d.To-next) {
+				continue
+			}
 			summed += size
+			// Its word may be wrong and reach over others. What a record holds may look like
+			// one, and does not end where the record does.
+			if wholeRecord(file[next:]) > 0 && (!d.One || leadsTo(file, next, d.To)) {
+				d.To, d.One = next, false
+			}
 		}
 	}
-	return Damage{at, end, one}
+	return d
 }
 
 // leadsTo tells whether whole records follow each other from a place to an end.

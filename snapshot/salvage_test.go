@@ -3,6 +3,7 @@ package snapshot
 import (
 	"bytes"
 	"errors"
+	"math/rand/v2"
 	"testing"
 )
 
@@ -70,6 +71,42 @@ func TestSalvageFindsEveryRecordThatIsWhole(t *testing.T) {
 		bad[n] ^= 1
 		if _, err := Salvage(bad, nil, nil); !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrVersion) {
 			t.Errorf("byte %d of the header: %v", n, err)
+		}
+	}
+}
+
+// TestALengthThatIsWrongLosesOneRecord: in a large file, where nearly every place may
+// claim to be the head of a record of megabytes.
+func TestALengthThatIsWrongLosesOneRecord(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 16), byte(seed >> 24)})
+	sizes := make([]int, 512) // 16 MiB
+	for i := range sizes {
+		sizes[i] = 32 << 10
+	}
+	const hit, large = 100, 101
+	sizes[large] = 300 << 10 // behind the damage, and of unusual length
+	var want []record
+	at := headerSize // of the one that is hit
+	for i, size := range sizes {
+		payload := make([]byte, size)
+		_, _ = random.Read(payload) // never fails
+		want = append(want, record{3, string(payload)})
+		if i < hit {
+			at += recordHeadSize + size
+		}
+	}
+	bad := encode(t, testHeader, want...)
+	bad[at+3] ^= 0x40
+	found := salvaged(t, bad)
+	want[hit] = record{}
+	if len(found) != len(want) {
+		t.Fatalf("found %d records and stretches of %d", len(found), len(want))
+	}
+	for i := range want {
+		if found[i] != want[i] {
+			t.Fatalf("record %d is another one", i)
 		}
 	}
 }
