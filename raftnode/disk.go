@@ -99,7 +99,7 @@ func OpenFiles(path string, o FilesOptions) (Disk, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, fmt.Errorf("create the data folder: %w", err)
 	}
-	lock, err := lockFolder(path, os.O_CREATE)
+	lock, err := lockFolder(path)
 	switch {
 	case errors.Is(err, errInUse):
 		return nil, fmt.Errorf("the data folder %s is in use by another process; give each node a --data-dir of its own", path)

@@ -148,17 +148,17 @@ func Recover(o RecoverOptions) (_ *Recovery, err error) {
 		return nil, err
 	}
 	if o.Write {
-		if err := r.stage(); err != nil {
-			return nil, err
-		}
 		defer func() {
-			if err != nil {
+			if err != nil && r.staged != nil {
 				_ = r.staged.Close()
 			}
 			if err != nil && !cut {
 				_ = os.RemoveAll(filepath.Join(o.DataDir, recoveryStaging))
 			}
 		}()
+		if err := r.stage(); err != nil {
+			return nil, unchanged(err)
+		}
 	}
 	if err := r.groups(); err != nil {
 		return nil, err
@@ -167,12 +167,17 @@ func Recover(o RecoverOptions) (_ *Recovery, err error) {
 		return &r.report, nil
 	}
 	if err := r.commit(); err != nil {
-		return nil, err
+		return nil, unchanged(err)
 	}
 	if r.report.Aside, err = f.finish(); err != nil {
 		return nil, err
 	}
 	return &r.report, nil
+}
+
+// unchanged is of what goes wrong as the new files are written.
+func unchanged(err error) error {
+	return fmt.Errorf("write the new files: %w; nothing was changed: see to the disk, and repeat the command", err)
 }
 
 // recoverer is one recovery.
@@ -490,7 +495,7 @@ func (r *recoverer) stage() error {
 	staging := filepath.Join(r.options.DataDir, recoveryStaging)
 	err := errors.Join(os.RemoveAll(staging), os.MkdirAll(filepath.Join(staging, "old"), 0o700))
 	if err != nil {
-		return fmt.Errorf("make room for the recovered files: %w", err)
+		return err
 	}
 	// Without entries there is no difference between the ways to keep them.
 	r.staged, err = OpenFiles(filepath.Join(staging, "new"), FilesOptions{})
@@ -498,8 +503,13 @@ func (r *recoverer) stage() error {
 }
 
 // write writes the snapshot of a group, and its term.
-func (r *recoverer) write(g RecoveredGroup, c capture) error {
+func (r *recoverer) write(g RecoveredGroup, c capture) (err error) {
 	defer c.Release()
+	defer func() {
+		if err != nil {
+			err = unchanged(err)
+		}
+	}()
 	if err := r.options.step(fmt.Sprintf("write group %d", g.Shard)); err != nil {
 		return err
 	}
@@ -560,10 +570,7 @@ func (r *recoverer) commit() error {
 	if err := r.options.step("commit"); err != nil {
 		return err
 	}
-	if err := os.Rename(staging, filepath.Join(r.options.DataDir, recoveryFolder)); err != nil {
-		return err
-	}
-	return syncFolder(r.options.DataDir)
+	return os.Rename(staging, filepath.Join(r.options.DataDir, recoveryFolder))
 }
 
 // syncTree makes sure that every name below a folder is on disk.

@@ -215,12 +215,23 @@ func TestARecoveryIsNotForARunningNode(t *testing.T) {
 			t.Errorf("%+v: %v", o, err)
 		}
 	}
+	reader, err := lockStopped(c.folder(1), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	if _, err := Recover(RecoverOptions{DataDir: c.folder(1)}); err != nil {
+		t.Errorf("while somebody else looks: %v", err)
+	}
+	if _, err := Recover(RecoverOptions{DataDir: c.folder(1), Write: true}); err == nil || !strings.Contains(err.Error(), "is in use") {
+		t.Errorf("it writes while somebody else looks: %v", err)
+	}
 	if _, err := Recover(RecoverOptions{DataDir: c.folder(1), From: []string{c.folder(1) + "/."}}); err == nil || !strings.Contains(err.Error(), "is the data folder itself") {
 		t.Errorf("with its own folder twice: %v", err)
 	}
 	other := startCluster(t, 1)
 	other.close(0)
-	_, err := Recover(RecoverOptions{DataDir: c.folder(1), From: []string{other.config(0).DataDir}})
+	_, err = Recover(RecoverOptions{DataDir: c.folder(1), From: []string{other.config(0).DataDir}})
 	if err == nil || !strings.Contains(err.Error(), "name folders of one cluster only") {
 		t.Errorf("with the folder of another cluster: %v", err)
 	}
@@ -259,6 +270,9 @@ func TestARecoveryThatIsCutOffGoesOn(t *testing.T) {
 			t.Fatalf("before %s: %v", last, err)
 		}
 		decided := exists(dir, recoveryFolder)
+		if next := map[bool]string{false: "nothing was changed", true: "the same command with --yes goes on"}[decided]; !strings.Contains(err.Error(), next) {
+			t.Errorf("before %s: %q does not say that %s", last, err, next)
+		}
 		if decided {
 			cfg := c.config(0)
 			cfg.Listener = c.listen(0)

@@ -35,6 +35,14 @@ var replaced = []string{"groups", "logs.db", "node.spare.json", "node.json"}
 
 // finish carries out a recovery that is decided. It returns where the old files are.
 func (f *finisher) finish() (aside string, err error) {
+	defer func() {
+		if err != nil && f.pending() {
+			err = fmt.Errorf("put the new files in their places: %w; the same command with --yes goes on, and no node starts from the folder before", err)
+		}
+	}()
+	if err := syncFolder(f.root); err != nil { // that it is decided
+		return "", err
+	}
 	recovery := filepath.Join(f.root, recoveryFolder)
 	old, fresh := filepath.Join(recovery, "old"), filepath.Join(recovery, "new")
 	if exists(fresh, "node.json") {
@@ -72,7 +80,8 @@ func (f *finisher) finish() (aside string, err error) {
 	if err := errors.Join(os.RemoveAll(staging), os.Rename(recovery, staging), syncFolder(f.root)); err != nil {
 		return "", err
 	}
-	return aside, os.RemoveAll(staging)
+	_ = os.RemoveAll(staging) // all is done, whatever stays of it
+	return aside, nil
 }
 
 // move moves a name from one folder to another, if it is there.
@@ -113,14 +122,25 @@ const lockFile = "LOCK"
 
 // lockFolder takes the lock of a data folder, which may have to be made. It is held
 // until it is closed.
-func lockFolder(path string, flags int) (*os.File, error) {
-	lock, err := os.OpenFile(filepath.Join(path, lockFile), flags|os.O_RDWR, 0o600)
+func lockFolder(path string) (*os.File, error) {
+	return lockAs(path, os.O_CREATE|os.O_RDWR, unix.LOCK_EX)
+}
+
+func lockAs(path string, flags, how int) (*os.File, error) {
+	lock, err := os.OpenFile(filepath.Join(path, lockFile), flags, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock the data folder: %w", err)
 	}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	err = unix.Flock(int(lock.Fd()), how|unix.LOCK_NB)
+	switch {
+	case errors.Is(err, unix.EWOULDBLOCK):
+		err = errInUse
+	case err != nil:
+		err = fmt.Errorf("lock the data folder: flock %s: %w", lock.Name(), err)
+	}
+	if err != nil {
 		lock.Close()
-		return nil, errInUse
+		return nil, err
 	}
 	return lock, nil
 }
@@ -128,13 +148,14 @@ func lockFolder(path string, flags int) (*os.File, error) {
 var errInUse = errors.New("in use by another process")
 
 // lockStopped takes the lock of a folder whose node must be stopped. Who only reads
-// does not make one: none is held then either.
+// shares it with others that do, also on a disk that can only be read, and makes none:
+// nobody holds one then either.
 func lockStopped(path string, write bool) (*os.File, error) {
-	flags := 0
-	if write {
-		flags = os.O_CREATE
+	take := lockFolder
+	if !write {
+		take = func(path string) (*os.File, error) { return lockAs(path, os.O_RDONLY, unix.LOCK_SH) }
 	}
-	lock, err := lockFolder(path, flags)
+	lock, err := take(path)
 	switch {
 	case errors.Is(err, errInUse):
 		return nil, fmt.Errorf("the data folder %s is in use: its node runs; stop it first", path)
