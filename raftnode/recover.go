@@ -214,7 +214,7 @@ func (r *recoverer) gather() error {
 	}
 	for _, dir := range append([]string{o.DataDir}, o.From...) {
 		if err := r.found.folder(dir); err != nil {
-			return fmt.Errorf("read the data folder %s: %w; if the disk can't be read, copy what can be to another one first", dir, err)
+			return unreadable("the data folder "+dir, err)
 		}
 	}
 	r.report = Recovery{DataDir: o.DataDir, NodeID: id.NodeID, ClusterID: id.ClusterID, Damaged: r.found.damage, MayBeMissing: mayBeMissing}
@@ -222,6 +222,11 @@ func (r *recoverer) gather() error {
 		r.report.Members = append(r.report.Members, m.ID)
 	}
 	return nil
+}
+
+// unreadable is of what may be whole, if only it could be read.
+func unreadable(what string, err error) error {
+	return fmt.Errorf("read %s: %w; if the disk can't be read, copy what can be to another one first", what, err)
 }
 
 // peekIdentity reads node.json, or its spare, and changes nothing.
@@ -426,7 +431,10 @@ func (r *recoverer) load(id uint32, c chain, strict bool) (*built, error) {
 		case errors.Is(err, snapshot.ErrVersion):
 			return nil, fmt.Errorf("%s: %w; use the rlstore version that wrote it", c.base.where, err)
 		case err != nil:
-			return nil, asDamage(err)
+			if err = asDamage(err); !errors.Is(err, ErrDamaged) {
+				err = unreadable(c.base.where, err)
+			}
+			return nil, err
 		}
 	}
 	for _, run := range c.runs {
@@ -434,7 +442,7 @@ func (r *recoverer) load(id uint32, c chain, strict bool) (*built, error) {
 		for index := run.first; index <= run.last; index++ {
 			l, err := run.log.read(index)
 			if err != nil {
-				return nil, err
+				return nil, unreadable(run.log.where, err)
 			}
 			b.told.Time = l.AppendedAt.UTC()
 			if l.Type != raft.LogCommand {

@@ -369,6 +369,16 @@ func TestADamagedSnapshotIsRecoveredInPart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// What can't be read at all is not taken for damaged.
+	if err := errors.Join(os.Remove(path), os.Mkdir(path, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Recover(RecoverOptions{DataDir: dir, Write: true}); err == nil || !strings.Contains(err.Error(), "copy what can be to another one first") || exists(dir, recoveryStaging) {
+		t.Errorf("of a snapshot that can't be read: %v", err)
+	}
+	if err := errors.Join(os.Remove(path), os.WriteFile(path, b, 0o600)); err != nil {
+		t.Fatal(err)
+	}
 	at := strings.Index(string(b), "key-") // in the only bucket
 	flipIn(t, path, at)
 	told, err := Recover(RecoverOptions{DataDir: dir, Write: true})
