@@ -22,12 +22,12 @@ type held struct {
 	cost        int64 // of a reservation; 0 of a permit
 }
 
-// mostHeld is how many holds a caller has at most; it forgets the oldest.
+// mostHeld is how many holds a caller has at most; it ends the oldest first.
 const mostHeld = 4
 
 // hold makes a hold, or does something with one.
 func (c *caller) hold(ctx context.Context) {
-	if n := len(c.holds); n > mostHeld || n > 0 && c.rng.IntN(2) == 0 {
+	if n := len(c.holds); n >= mostHeld || n > 0 && c.rng.IntN(2) == 0 {
 		h := c.holds[0]
 		c.holds = c.holds[1:]
 		if c.rng.IntN(8) > 0 { // else it expires
