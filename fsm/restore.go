@@ -162,7 +162,7 @@ func end(b []byte) error {
 }
 
 func (l *loader) addSet(b []byte) error {
-	if n := len(l.sets); n > 0 && bytes.Compare(l.sets[n-1].encoded, b) >= 0 {
+	if n := len(l.sets); n > 0 && l.sets[n-1] != nil && bytes.Compare(l.sets[n-1].encoded, b) >= 0 {
 		return errors.New("sets are not sorted")
 	}
 	s, err := l.state.sets.intern(string(b))

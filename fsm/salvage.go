@@ -118,8 +118,8 @@ func (s *salvager) record(typ uint8, b []byte) {
 			s.metaRead = s.meta(b) == nil
 		}
 	case recSet:
-		if s.addSet(b) != nil { // it keeps its number
-			s.sets[len(s.sets)-1] = nil
+		if n := len(s.sets); s.addSet(b) != nil { // it keeps its number
+			s.sets = append(s.sets[:n], nil)
 		}
 	case recBuckets:
 		for len(b) > 0 {

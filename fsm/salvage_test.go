@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/rlstore/rlstore/api"
@@ -209,6 +210,19 @@ func TestWhateverIsDamagedWhatIsLeftIsTrue(t *testing.T) {
 	if _, err := got.Salvage(bad, wholeMap()); err == nil {
 		t.Error("nobody knows what the records are of")
 	}
+}
+
+// TestASetThatIsNoneIsPassedOver: whatever a record says whose checksum is right, what is
+// left is a state that can go on.
+func TestASetThatIsNoneIsPassedOver(t *testing.T) {
+	_, file := manyBuckets(t)
+	sets := recordsOf(file)[recSet]
+	twice := slices.Concat(file[:sets[1]], file[sets[0]:sets[1]], file[sets[1]:])
+	got := NewBuckets(testShard)
+	if _, err := got.Salvage(twice, wholeMap()); err != nil {
+		t.Fatal(err)
+	}
+	goesOn(t, got)
 }
 
 // TestADamagedCatalogKeepsItsOtherPolicies: a policy whose record is damaged is gone
