@@ -207,6 +207,16 @@ func (c *testCluster) mustTake(shard uint32) (res api.Result) {
 	return res
 }
 
+// mustSnapshot has node i write a snapshot of a group, and keep as little log as it may.
+// The library refuses while a leadership is handed over, or if the last thing committed
+// is no command.
+func (c *testCluster) mustSnapshot(i int, group uint32) {
+	c.t.Helper()
+	eventually(c.t, "a snapshot is written", func() bool {
+		return c.nodes[i].groupList()[group].snapshot(c.t.Context(), 0) == nil
+	})
+}
+
 // Three nodes with the same flags make one cluster, decide through every shard,
 // and refuse on a follower as not applied.
 func TestThreeNodesFormOneCluster(t *testing.T) {

@@ -32,9 +32,7 @@ func stop(t *testing.T, store string) *stopped {
 	for i := range 6 {
 		for shard := uint32(1); shard <= 2; shard++ {
 			if i == 3 {
-				if err := c.nodes[0].groupList()[shard].snapshot(t.Context(), 0); err != nil {
-					t.Fatal(err)
-				}
+				c.mustSnapshot(0, shard)
 			}
 			if i < 2+2*int(shard) {
 				c.mustTake(shard)

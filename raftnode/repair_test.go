@@ -85,9 +85,7 @@ func repairEachFile(t *testing.T, store string) {
 		eventually(t, "it has what was taken", func() bool {
 			return c.nodes[damaged].shard(1).raft.AppliedIndex() >= leader.shard(1).raft.AppliedIndex()
 		})
-		if err := c.nodes[damaged].shard(1).snapshot(t.Context(), 0); err != nil {
-			t.Fatal(err)
-		}
+		c.mustSnapshot(damaged, 1)
 		for range 2 * trailingMin {
 			c.mustTake(1)
 		}
@@ -342,9 +340,7 @@ func TestASnapshotThatIsFoundDamagedIsTakenAgain(t *testing.T) {
 	c := startCluster(t, 1)
 	c.mustTake(1)
 	g := c.nodes[0].shard(1)
-	if err := g.snapshot(t.Context(), 0); err != nil {
-		t.Fatal(err)
-	}
+	c.mustSnapshot(0, 1)
 	dir := c.config(0).DataDir
 	flipIn(t, one(t, dir, "groups/001/snapshots/*/state.bin"), 60)
 	list, err := g.snaps.List()
