@@ -468,9 +468,9 @@ func TestFlippedBitsInALogAreRecoveredFrom(t *testing.T) {
 			}
 			used := content[:len(strings.TrimRight(string(content), "\x00"))]
 			full := 0
-			tries := 25
+			tries := 12
 			if store == LogStoreWAL { // a segment is 16 MiB
-				tries = 8
+				tries = 6
 			}
 			for range tries {
 				damaged, at := flipOne(rng, used)

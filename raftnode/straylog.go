@@ -281,8 +281,12 @@ func walStrays(dir, where string, group uint32, opened func(*os.File)) (*strayLo
 			return nil, err
 		}
 		opened(f)
-		b, err := io.ReadAll(f)
+		info, err := f.Stat()
 		if err != nil {
+			return nil, err
+		}
+		b := make([]byte, info.Size())
+		if _, err := io.ReadFull(f, b); err != nil {
 			return nil, err
 		}
 		scanSegment(b, f, group, log)
