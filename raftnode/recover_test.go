@@ -484,7 +484,9 @@ func TestFlippedBitsInALogAreRecoveredFrom(t *testing.T) {
 				all := true
 				for i, g := range told.Groups {
 					was := whole.Groups[i]
-					if g.Index > was.Index || g.Buckets != was.Buckets || g.Policies != was.Policies || g.Lost {
+					// Without a snapshot, all hangs on the first entry.
+					lost := g.Lost && was.SnapshotIndex > 0
+					if g.Index > was.Index || g.Buckets != was.Buckets || g.Policies != was.Policies || lost {
 						t.Fatalf("byte %d: %+v, and whole it was %+v", at, g, was)
 					}
 					all = all && g.Index == was.Index
@@ -503,7 +505,7 @@ func TestFlippedBitsInALogAreRecoveredFrom(t *testing.T) {
 				}
 			}
 			t.Logf("%d of %d times all was there in the folder itself", full, tries)
-			if full < tries/4 {
+			if store == LogStoreBolt && full < tries/4 { // whose pages have older copies
 				t.Error("that is seldom")
 			}
 		})
