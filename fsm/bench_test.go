@@ -103,6 +103,93 @@ func BenchmarkApply(b *testing.B) {
 	}
 }
 
+// BenchmarkApplyKinds applies entries of 1,000 operations on as many keys, of one kind
+// each: what the algorithms, waits and holds cost beside a plain take. A pair is a hold
+// that is made and ended, in two entries.
+func BenchmarkApplyKinds(b *testing.B) {
+	const ops, hour = 1000, 3600 * int64(second)
+	limit := func(algorithm uint8) api.LimitInfo {
+		return api.LimitInfo{Name: fmt.Sprintf("l%d", algorithm), Algorithm: algorithm, Rate: 1e9, Per: hour, Burst: 1e9}
+	}
+	token, fixed, sliding := limit(api.TokenBucket), limit(api.FixedWindow), limit(api.SlidingWindow)
+	plain := limitSet(token)
+	leased := plain.SetInfo
+	leased.Mode, leased.LeaseTTL = api.Leased, 5000
+	key := func(i int) string { return fmt.Sprintf("user:%08d", i) }
+	id := func(n, i int) api.HoldID {
+		return api.NewHoldID(key(i), [14]byte{byte(n), byte(n >> 8), byte(n >> 16), byte(i), byte(i >> 8)})
+	}
+	takes := func(_, i int) api.Op { return take(key(i), 1) }
+	hold := func(kind api.Kind) func(n, i int) api.Op {
+		return func(n, i int) api.Op {
+			return api.Op{Kind: kind, Key: key(i), Cost: 1, Hold: &api.Hold{ID: id(n, i), TTL: 5000}}
+		}
+	}
+	end := func(kind api.Kind) func(n, i int) api.Op {
+		return func(n, i int) api.Op { return api.Op{Kind: kind, Cost: 1, Hold: &api.Hold{ID: id(n, i)}} }
+	}
+	for _, kind := range []struct {
+		name string
+		set  *policy.Set
+		ops  []func(n, i int) api.Op // an entry each; n is a number of the round
+	}{
+		{"take of a token bucket", plain, []func(n, i int) api.Op{takes}},
+		{"take of a fixed window", limitSet(fixed), []func(n, i int) api.Op{takes}},
+		{"take of a sliding window", limitSet(sliding), []func(n, i int) api.Op{takes}},
+		{"take of all three", limitSet(token, fixed, sliding), []func(n, i int) api.Op{takes}},
+		{"take that may wait", plain, []func(n, i int) api.Op{func(_, i int) api.Op {
+			op := take(key(i), 1)
+			op.MaxWait = 1000
+			return op
+		}}},
+		{"pair of a reservation", plain, []func(n, i int) api.Op{hold(api.Reserve), end(api.Settle)}},
+		{"pair of a permit", limitSet(api.LimitInfo{Name: "c", Algorithm: api.Concurrency, Burst: 10}), []func(n, i int) api.Op{hold(api.Acquire), end(api.Release)}},
+		{"pair of a lease", policy.NewSet(leased), []func(n, i int) api.Op{func(n, i int) api.Op {
+			op := hold(api.Lease)(n, i)
+			op.Hold.Need = 1
+			return op
+		}, end(api.Settle)}},
+		{"sync of a soft bucket", plain, []func(n, i int) api.Op{func(_, i int) api.Op {
+			return api.Op{Kind: api.Sync, Key: key(i), Cost: 1, Instance: 1}
+		}}},
+	} {
+		b.Run(kind.name, func(b *testing.B) {
+			r := newRig(b)
+			round := func(n int, apply func(entry []byte) [][]byte) (replies [][]byte) {
+				for _, op := range kind.ops {
+					var batch api.Batch
+					for i := range ops {
+						batch.Add(op(n, i))
+					}
+					r.w.Reset()
+					r.w.Add(&batch, []*policy.Set{kind.set})
+					replies = append(replies, apply(r.w.Seal(1))...)
+				}
+				return replies
+			}
+			for _, reply := range round(0, r.apply) {
+				results, _ := decodeReply(b, reply)
+				for i := range results {
+					if s := results[i].Status; s == api.StatusDenied || s == api.StatusError {
+						b.Fatalf("operation %d is %v: %v", i, s, results[i].Code)
+					}
+				}
+			}
+			b.ReportAllocs()
+			b.ResetTimer()
+			for n := range b.N {
+				b.StopTimer()
+				round(1+n, func(entry []byte) [][]byte {
+					b.StartTimer()
+					defer b.StopTimer()
+					return r.apply(entry)
+				})
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*ops), "ns/op-or-pair")
+		})
+	}
+}
+
 func BenchmarkTokenBucketTake(b *testing.B) {
 	s, err := newSet(string(testSet("p", 1, 100, second, 200).Encoded))
 	if err != nil {
