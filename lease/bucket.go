@@ -143,16 +143,20 @@ func (b *bucket) deny(now, cost int64) *denial {
 }
 
 // full tells whether the bucket is as one that nobody took from.
-func (b *bucket) full(now int64) bool {
+func (b *bucket) full(now int64) bool { return b.fullAt(now) <= now }
+
+// fullAt is when the bucket will be as one that nobody took from, if nobody does.
+func (b *bucket) fullAt(now int64) int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.collect(now)
+	at := now
 	for i := range b.lim {
-		if b.lim[i].tokens < b.told.Set.Limits[i].Burst {
-			return false
+		if l, v := &b.told.Set.Limits[i], &b.lim[i]; v.tokens < l.Burst {
+			at = max(at, now+max(1, v.wait(l, now, l.Burst)))
 		}
 	}
-	return true
+	return at
 }
 
 // tell takes over what the store says of the bucket: how it stood at some time from

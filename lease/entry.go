@@ -55,12 +55,15 @@ type Entry struct {
 	front         // of the lease, or of the soft bucket
 	spare front   // of the rule local
 	soft  *bucket // of mode soft, else nil; never changed
+	// resting says that a soft bucket is looked at late, for nobody comes.
+	resting atomic.Bool
 
 	mu     sync.Mutex
 	stale  bool // to be ended: nothing is spent here any more
 	gone   bool // ended, and out of the table
 	told   *Told
 	usedAt int64   // when somebody came last, as far as it was noticed
+	lookAt int64   // of mode soft: when to look next
 	asking *Ask    // for a lease or a sync, on its way
 	flying int     // other asks on their way
 	out    []*Ask  // to be sent as the lock is given back
@@ -93,7 +96,7 @@ func (e *Entry) Take(now, cost int64) Outcome {
 	}
 	switch e.mode {
 	case api.Soft:
-		return e.soft.take(now, cost)
+		return e.takeSoft(now, cost)
 	case api.Leased:
 		return e.takeLeased(now, cost)
 	}

@@ -27,25 +27,52 @@ func (e *Entry) interval() int64 {
 const shortestSync = 10_000_000
 
 // quietSyncs is how many of the policy's intervals without a take end an entry, if
-// its bucket is full by then: one that begins anew is.
+// its bucket is full by then: one that begins anew is. Else it rests until it is, or
+// somebody comes.
 const quietSyncs = 10
 
 // lookSoft asks for a sync if somebody came since the last one, and returns when
 // to look again, or 0. e.mu is held.
 func (e *Entry) lookSoft(now int64) int64 {
-	if e.asking != nil { // and what it took with it may come back
-		return now + e.interval()/4
+	if now < e.lookAt { // this is of before somebody ended its rest
+		return 0
 	}
+	e.lookAt = now + e.interval()
+	if e.asking != nil { // and what it took with it may come back
+		e.lookAt = now + e.interval()/4
+		return e.lookAt
+	}
+	quiet := now-e.usedAt >= quietSyncs*e.told.Set.SyncInterval*1_000_000
+	e.resting.Store(quiet) // before the look, so that who comes after it ends the rest
 	spent, used := e.soft.takeSpent(now)
 	switch {
 	case used:
+		e.resting.Store(false)
 		e.usedAt = now
 		e.sync(now, spent)
-	case now-e.usedAt >= quietSyncs*e.told.Set.SyncInterval*1_000_000 && e.soft.full(now):
-		e.end(now)
-		return 0
+	case quiet:
+		full := e.soft.fullAt(now)
+		if full <= now {
+			e.end(now)
+			return 0
+		}
+		// As long again as nobody came, so that few looks wait that a take made needless.
+		e.lookAt = max(e.lookAt, min(full, now+(now-e.usedAt)))
 	}
-	return now + e.interval()
+	return e.lookAt
+}
+
+// takeSoft is a take that the front could not decide.
+func (e *Entry) takeSoft(now, cost int64) Outcome {
+	out := e.soft.take(now, cost)
+	if e.resting.Load() && e.resting.CompareAndSwap(true, false) {
+		e.mu.Lock()
+		e.lookAt = now + e.interval()
+		at := e.lookAt
+		e.mu.Unlock()
+		e.t.lookAt(e, at)
+	}
+	return out
 }
 
 // sync charges what was spent. e.mu is held.

@@ -221,3 +221,37 @@ func TestAnIdleSoftBucketIsRemembered(t *testing.T) {
 		t.Errorf("%d entries of full buckets stay", n)
 	}
 }
+
+// TestAnIdleSoftBucketRests: what is not full for an hour is not looked at each second of
+// it; and who comes back is charged as soon as anybody.
+func TestAnIdleSoftBucketRests(t *testing.T) {
+	set := softSet(1, 20)
+	set.Limits[0].Per = 180 * second // full again after an hour
+	w := newWorld(t, 1, set)
+	p := w.peer()
+	e := p.table.Put(p.now(), "p", "k", &set, nil)
+	for range 20 {
+		if out := e.Take(p.now(), 1); out.Verdict != Allowed {
+			t.Fatalf("it was %v", out.Verdict)
+		}
+	}
+	w.run(w.now + 10*second)
+	for range 5 {
+		before, charged := p.wakes, w.store.synced
+		w.run(w.now + 10*60*second)
+		if n := p.wakes - before; n > 20 {
+			t.Errorf("it was looked at %d times in ten minutes", n)
+		}
+		if out := e.Take(p.now(), 1); out.Verdict != Allowed {
+			t.Fatalf("after ten minutes it was %v", out.Verdict)
+		}
+		w.run(w.now + syncEvery)
+		if n := w.store.synced - charged; n != 1 {
+			t.Errorf("%d were charged a second later", n)
+		}
+	}
+	w.run(w.now + 2*3600*second)
+	if n := p.table.Len(); n != 0 {
+		t.Errorf("%d entries of full buckets stay", n)
+	}
+}

@@ -212,10 +212,13 @@ func (t *Table) schedule(e *Entry, at int64) {
 }
 
 // hurry has e looked at soon; e.mu may be held.
-func (t *Table) hurry(e *Entry, now int64) {
+func (t *Table) hurry(e *Entry, now int64) { t.lookAt(e, now) }
+
+// lookAt has e looked at then; e.mu may be held.
+func (t *Table) lookAt(e *Entry, at int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.schedule(e, now)
+	t.schedule(e, at)
 }
 
 // wake tells the driver when the next look is due. t.mu is held.
