@@ -83,6 +83,18 @@ type SetInfo struct {
 	Source uint8 // who decided; in replies only
 }
 
+// Tightest is the limit with the smallest burst, beyond which no cost ever passes; -1 if
+// there is none. Permits take one slot of a concurrency limit, whatever their cost.
+func (s *SetInfo) Tightest() (limit int) {
+	limit = -1
+	for i := range s.Limits {
+		if l := &s.Limits[i]; l.Algorithm != Concurrency && (limit < 0 || l.Burst < s.Limits[limit].Burst) {
+			limit = i
+		}
+	}
+	return limit
+}
+
 // ModeName is the mode as decisions name it.
 func (s *SetInfo) ModeName() string { return modeNames[s.Mode] }
 

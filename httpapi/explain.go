@@ -48,15 +48,10 @@ func (e *edge) explain(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	least := 0 // the limit with the smallest burst
-	for i, l := range a.set.Limits {
-		if l.Burst < a.set.Limits[least].Burst {
-			least = i
-		}
-	}
-	never := cost > a.set.Limits[least].Burst // and nothing is refused, so it is let pass
+	tightest := a.set.Tightest()
+	never := tightest >= 0 && cost > a.set.Limits[tightest].Burst // and nothing is refused, so it is let pass
 	if never {
-		a.res.Binding = least
+		a.res.Binding = tightest
 	}
 	x := api.Explanation{
 		State: a.state(true), Cost: cost, Binding: a.set.Limits[a.res.Binding].Name,

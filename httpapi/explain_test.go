@@ -54,6 +54,15 @@ func TestACostAboveTheBurstIsExplainedWhereItIsLetPass(t *testing.T) {
 	}
 }
 
+// A permit takes one slot whatever its cost, which may exceed their number.
+func TestACostAboveTheSlotsIsExplained(t *testing.T) {
+	w := newWorld(t)
+	w.do("PUT", "/v1/policies/jobs", `{"limits":[{"name":"jobs","algorithm":"concurrency","max":2},{"name":"starts","rate":10,"per":"1h"}]}`, "Content-Type: application/json")
+	if got := w.post("/v1/explain", `{"policy":"jobs","key":"k","cost":5}`).body; !strings.Contains(got, `"passes":true`) {
+		t.Errorf("got %s", got)
+	}
+}
+
 func TestBadExplanationsAreRefused(t *testing.T) {
 	w := newWorld(t)
 	for body, code := range map[string]api.Code{

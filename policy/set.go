@@ -34,10 +34,8 @@ func NewSet(info api.SetInfo) *Set {
 	if len(info.Limits) > 0 {
 		s.MinBurst = api.MaxCost
 	}
-	for _, l := range info.Limits {
-		if l.Algorithm != api.Concurrency { // whose permits take a slot, whatever their cost
-			s.MinBurst = min(s.MinBurst, l.Burst)
-		}
+	if i := info.Tightest(); i >= 0 {
+		s.MinBurst = min(s.MinBurst, info.Limits[i].Burst)
 	}
 	return s
 }
