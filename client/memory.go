@@ -50,7 +50,7 @@ const (
 
 func newMemory(c *Client, clock Clock) *memory {
 	if clock == nil {
-		clock = monotonic{c.start}
+		clock = lease.Monotonic()
 	}
 	m := &memory{c: c, clock: clock}
 	m.table = lease.NewTable(lease.Config{

@@ -3,9 +3,9 @@ package limiter
 import (
 	"context"
 	"log/slog"
-	"time"
 
 	"github.com/rlstore/rlstore/api"
+	"github.com/rlstore/rlstore/lease"
 	"github.com/rlstore/rlstore/policy"
 )
 
@@ -52,27 +52,6 @@ type Log interface {
 	Forward(ctx context.Context, nodeID string, shard uint32, batch []byte) (reply []byte, err error)
 }
 
-// Clock is a time that never runs back. It is safe for concurrent use.
-type Clock interface {
-	// Now is the time since any moment, which stays the same.
-	Now() time.Duration
-	// AfterFunc calls f once, d from now on, and not before it returns. stop
-	// prevents that if it is not too late.
-	AfterFunc(d time.Duration, f func()) (stop func())
-}
-
-// monotonic is the machine's clock.
-type monotonic struct{ start time.Time }
-
-// Now implements [Clock].
-func (m monotonic) Now() time.Duration { return time.Since(m.start) }
-
-// AfterFunc implements [Clock].
-func (m monotonic) AfterFunc(d time.Duration, f func()) (stop func()) {
-	t := time.AfterFunc(d, f)
-	return func() { t.Stop() }
-}
-
 // Config is what a [Limiter] is made of. Catalog and Log are required.
 type Config struct {
 	Catalog     Catalog
@@ -84,7 +63,7 @@ type Config struct {
 
 	// Clock is the time by which leases and soft buckets are spent, and breakers go.
 	// Nil is the machine's monotonic clock.
-	Clock Clock
+	Clock lease.Clock
 
 	// Waiting tells how many callers' batches wait for an entry of a shard that this
 	// node leads: by it keys of policies of mode auto become hot. Nil finds none.
@@ -102,7 +81,7 @@ type Limiter struct {
 	inline      *generations[*policy.Set]
 	guard       *guard
 	top         *top
-	clock       Clock
+	clock       lease.Clock
 	shards      shards
 	syncs       syncs
 	waiting     func(shard uint32) int
@@ -122,7 +101,7 @@ func New(c Config) *Limiter {
 		clock:  c.Clock, waiting: c.Waiting,
 	}
 	if l.clock == nil {
-		l.clock = monotonic{time.Now()}
+		l.clock = lease.Monotonic()
 	}
 	l.spender = newSpender(l)
 	if l.logger == nil {
