@@ -155,7 +155,7 @@ func (e *Entry) Learn(now int64, set *api.SetInfo, res *api.Result) {
 		e.stale = true
 		e.close(now)
 		e.denial.Store(nil)
-		e.t.hurry(e, now)
+		e.t.lookAt(e, now)
 	case e.mode == api.Strict:
 		e.hear(now, e.t.tellOf(set, res))
 	}

@@ -151,24 +151,31 @@ func TestDebtIsWaitedFor(t *testing.T) {
 	}
 }
 
+// takeSteadily has a single instance, whose answers take so long, ask for a token every
+// 0.3 ms, for 20 seconds.
+func takeSteadily(t *testing.T, set api.SetInfo, delay int64) (*world, *peer) {
+	w := newWorld(t, 1, set)
+	p := w.peer()
+	p.delay = delay
+	p.known()
+	var work func()
+	work = func() {
+		p.take(1)
+		if w.now < 20*second {
+			w.after(300_000, work)
+		}
+	}
+	w.after(0, work)
+	w.run(20 * second)
+	return w, p
+}
+
 // TestSoftAloneFallsLittleShort: a single instance never passes more than the limit
 // allows, and no less but for what flows in during one interval of syncs, here of a
 // tenth of a second; however slow the answers are.
 func TestSoftAloneFallsLittleShort(t *testing.T) {
 	for _, delay := range []int64{1_000_000, 45_000_000} {
-		w := newWorld(t, 1, softSet(1000, 200))
-		p := w.peer()
-		p.delay = delay
-		p.known()
-		var work func()
-		work = func() {
-			p.take(1)
-			if w.now < 20*second {
-				w.after(300_000, work)
-			}
-		}
-		w.after(0, work)
-		w.run(20 * second)
+		w, p := takeSteadily(t, softSet(1000, 200), delay)
 		if most := int64(20*1000 + 200); w.meter.excess > 0 || p.spent < most-120 {
 			t.Errorf("with answers within %v %d pass of %d, %d too many", time.Duration(2*delay), p.spent, most, w.meter.excess)
 		}
@@ -179,19 +186,7 @@ func TestSoftAloneFallsLittleShort(t *testing.T) {
 // shortest intervals loses what any other does, and one that fills faster much more.
 func TestSoftAloneFallsShortOfWhatFillsFaster(t *testing.T) {
 	for burst, least := range map[int64]int64{20: 20_000, 10: 18_000, 1: 8000} {
-		w := newWorld(t, 1, softSet(1000, burst))
-		p := w.peer()
-		p.delay = 1_000_000
-		p.known()
-		var work func()
-		work = func() {
-			p.take(1)
-			if w.now < 20*second {
-				w.after(300_000, work)
-			}
-		}
-		w.after(0, work)
-		w.run(20 * second)
+		w, p := takeSteadily(t, softSet(1000, burst), 1_000_000)
 		if most := 20_000 + burst; w.meter.excess > 0 || p.spent < least {
 			t.Errorf("with a burst of %d, %d pass of %d, and not %d at least; %d too many", burst, p.spent, most, least, w.meter.excess)
 		}

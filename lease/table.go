@@ -211,9 +211,6 @@ func (t *Table) schedule(e *Entry, at int64) {
 	t.wake()
 }
 
-// hurry has e looked at soon; e.mu may be held.
-func (t *Table) hurry(e *Entry, now int64) { t.lookAt(e, now) }
-
 // lookAt has e looked at then; e.mu may be held.
 func (t *Table) lookAt(e *Entry, at int64) {
 	t.mu.Lock()
