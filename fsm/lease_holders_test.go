@@ -81,6 +81,16 @@ func (h *holders) settle(i int) {
 	h.live = slices.Delete(h.live, i, i+1)
 }
 
+// everybody spends at once what is leased, and takes what is left through the log.
+func (h *holders) everybody(cost int64) {
+	for _, l := range h.live {
+		h.spend(l, l.granted)
+	}
+	for h.r.one(h.now, h.s, take("k", cost)).Status == api.StatusAllowed {
+		h.admit(cost)
+	}
+}
+
 // pass lets time pass. Who crashed spends all in the last nanosecond.
 func (h *holders) pass(to uint64) {
 	slices.SortFunc(h.live, func(a, b *holderLease) int { return int(int64(a.expires - b.expires)) })
@@ -143,13 +153,8 @@ func TestHoldersNeverExceedALimit(t *testing.T) {
 				case n < 80 && len(h.live) > 0: // a renewal
 					h.settle(h.rand.IntN(len(h.live)))
 					h.ask(1+h.rand.Int64N(20), 1, 5000)
-				case h.rand.IntN(50) == 0: // everybody at once
-					for _, l := range h.live {
-						h.spend(l, l.granted)
-					}
-					for h.r.one(h.now, h.s, take("k", l.Burst/100)).Status == api.StatusAllowed {
-						h.admit(l.Burst / 100)
-					}
+				case h.rand.IntN(50) == 0:
+					h.everybody(l.Burst / 100)
 				case n < 98:
 					cost := 1 + h.rand.Int64N(l.Burst/100)
 					if h.r.one(h.now, h.s, take("k", cost)).Status == api.StatusAllowed {
@@ -163,8 +168,12 @@ func TestHoldersNeverExceedALimit(t *testing.T) {
 				if n%2 == 0 { // else the next operation meets leases that are overdue
 					h.conserved()
 				}
-				if step == 6000 { // a long while in which nothing happens
+				if step == 6000 { // a long while in which nothing happens, and then all that the limit lets pass
 					h.pass(h.now + 3600*second)
+					for range 20 {
+						h.ask(l.Burst/100, 1, 60_000)
+					}
+					h.everybody(l.Burst / 100)
 				}
 			}
 			switch l.Algorithm {
