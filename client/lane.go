@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	mathrand "math/rand/v2"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -185,6 +186,7 @@ func (l *lane) launch() {
 // fly carries batches until none waits.
 func (l *lane) fly() {
 	defer l.c.running.Done()
+	runtime.Gosched() // see below
 	l.mu.Lock()
 	l.starting--
 	for {
@@ -204,6 +206,9 @@ func (l *lane) fly() {
 		l.carry(ctx, b)
 
 		cancel()
+		// Callers that are ready to run may want to come along: those that this batch
+		// has just answered, above all. Whoever waits for nothing is not held up.
+		runtime.Gosched()
 		l.mu.Lock()
 		l.flying = slices.DeleteFunc(l.flying, func(f *batch) bool { return f == b })
 		l.release(b)
