@@ -98,6 +98,7 @@ func (r *run) all(dir string, rounds int) (err error) {
 			{"the bare engine", func(ctx context.Context) error { return r.engine(ctx, engine) }},
 			{"the bare handler", r.bare},
 			{"rlstore", r.ours},
+			{"rlstore with --log-store wal", r.wal},
 		} {
 			log.Printf("round %d of %d: %s", i+1, rounds, part.name)
 			err := part.f(ctx)

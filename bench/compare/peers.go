@@ -22,7 +22,7 @@ import (
 const (
 	callers      = 64   // of single takes, and connections of HTTP
 	batch        = 1000 // takes, or commands in a pipeline
-	batchCallers = 16   // of batches
+	batchCallers = 64   // of batches: more add nothing but waiting
 	redisCallers = 4    // of pipelines: Redis has one thread, and more only make its commands wait
 	manyCallers  = 4000 // goroutines of single takes
 
@@ -215,6 +215,28 @@ func (r *run) ours(ctx context.Context) error {
 		return err
 	}
 	return r.modes(ctx, urls)
+}
+
+// wal measures three nodes with the log store that needs one fsync an append.
+func (r *run) wal(ctx context.Context) error {
+	urls, err := r.cluster(ctx, 3, "--log-store", "wal")
+	if err != nil {
+		return err
+	}
+	for _, m := range []struct {
+		name string
+		load load.Config
+	}{
+		{"batches", r.load(batchCallers, batch)},
+		{"many", r.load(manyCallers, 1)},
+		{"64", r.load(callers, 1)},
+		{"1", r.load(1, 1)},
+	} {
+		if err := r.bench(ctx, urls, "wal "+m.name, m.load); err != nil {
+			return err
+		}
+	}
+	return r.wrk(ctx, "wal json", urls[0])
 }
 
 // modes measures policies that the Go client spends from memory, with the bucket that

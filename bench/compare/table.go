@@ -48,6 +48,13 @@ var goals = []goal{
 	{what: "JSON takes/s, 64 connections", ours: "rlstore json", other: "bare", peer: "bare net/http handler", mark: 0.7},
 	{what: "one caller, p50 in ms", ours: "rlstore 1 p50", other: "engine p50", peer: "one entry of hashicorp/raft", mark: 1.2, atMost: true},
 
+	// The same with the other log store, which is not the default.
+	{what: "takes/s, batches of 1,000, wal", ours: "wal batches", other: "redis pipelined", peer: "Redis, pipelines of 1,000"},
+	{what: "takes/s, 4,000 goroutines, wal", ours: "wal many", other: "redis pipelined", peer: "Redis, pipelines of 1,000"},
+	{what: "takes/s, 64 goroutines, wal", ours: "wal 64", other: "redis 64", peer: "Redis, 64 connections"},
+	{what: "JSON takes/s, 64 connections, wal", ours: "wal json", other: "bare", peer: "bare net/http handler"},
+	{what: "one caller, p50 in ms, wal", ours: "wal 1 p50", other: "engine p50", peer: "one entry of hashicorp/raft, bbolt"},
+
 	// The Go client decides these from memory, but for the first take of each key.
 	{what: "takes/s, mode leased, 64 goroutines", ours: "rlstore leased", other: "redis 64", peer: "Redis, 64 connections"},
 	{what: "takes/s, mode leased, one hot key, 64 goroutines", ours: "rlstore leased hot", other: "redis 64", peer: "Redis, 64 connections"},
