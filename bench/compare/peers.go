@@ -23,6 +23,7 @@ const (
 	callers      = 64   // of single takes, and connections of HTTP
 	batch        = 1000 // takes, or commands in a pipeline
 	batchCallers = 64   // of batches: more add nothing but waiting
+	hotCallers   = 16   // of batches on one key, which are one shard's
 	redisCallers = 4    // of pipelines: Redis has one thread, and more only make its commands wait
 	manyCallers  = 4000 // goroutines of single takes
 
@@ -190,7 +191,7 @@ func (r *run) ours(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	hot := r.load(batchCallers, batch)
+	hot := r.load(hotCallers, batch)
 	hot.Distribution = load.One
 	for _, m := range []struct {
 		name string
