@@ -150,7 +150,9 @@ func (t *table) touch(ops []staged) (sum uint64) {
 	for i := range ops {
 		if slots[i] != 0 {
 			s := &t.stripes[stripeOf(ops[i].hash)]
-			sum += uint64(s.record(slotValue(slots[i]))[0])
+			r := s.record(slotValue(slots[i]))
+			// Both ends: two records in three lie across two lines of the cache.
+			sum += uint64(r[0]) + uint64(r[min(recordSize(len(ops[i].op.Key), 1), len(r))-1])
 		}
 	}
 	return sum
