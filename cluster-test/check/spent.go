@@ -53,6 +53,7 @@ func (c *checker) spent(places [][]*place) {
 	}
 	lent := c.lendings(places)
 	takes := map[bucket][]*Op{}
+	var order []bucket              // of takes, so that a report repeats
 	beyond := map[bucketName]bool{} // refunded or reset: more may pass
 	some := map[bucketName]bool{}   // with a take that was decided elsewhere
 	for at := range c.h.Ops {
@@ -77,6 +78,9 @@ func (c *checker) spent(places [][]*place) {
 		}
 		if byRule := op.Answer.Source == fromOpen || op.Answer.Source == fromLocal; op.Answer.Allowed && !op.Answer.Shadowed && !byRule {
 			b := bucket{name, op.Answer.Revision}
+			if takes[b] == nil {
+				order = append(order, b)
+			}
 			takes[b] = append(takes[b], op)
 		}
 	}
@@ -89,12 +93,12 @@ func (c *checker) spent(places [][]*place) {
 				l.granted, l.place, l.back, l.sum, len(l.spent), excess, c.h.Ops[l.spent[len(l.spent)-1]].describe(l.spent[len(l.spent)-1]))
 		}
 	}
-	for b, ops := range takes {
+	for _, b := range order {
 		doc, set := c.catalog.docs[setKey{b.policy, b.revision}], c.numbersOf(b.policy, b.key, b.revision)
 		if doc == nil || set == nil || !some[b.bucketName] || beyond[b.bucketName] {
 			continue
 		}
-		c.intervals(doc, set, ops)
+		c.intervals(doc, set, takes[b])
 	}
 }
 
