@@ -144,9 +144,27 @@ type Problem struct {
 	Shard          *uint32 `json:"shard,omitempty"` // 0 is the catalog; nil of other problems
 	SlotMapVersion uint64  `json:"slot_map_version,omitempty"`
 
+	// Policies tells a client of binary batches with sessions, which decides by itself
+	// while its shard does not answer, how those of its batch's policies want that
+	// which are not strict and closed: see [Problem.PolicySets].
+	Policies []byte `json:"policies,omitempty"`
+
 	// RetryAfter is advice, in the Retry-After header (whole seconds,
 	// rounded up) of the response; 0 is none.
 	RetryAfter time.Duration `json:"-"`
+}
+
+// PolicySets decodes Policies, which are one after the other as [AppendSetInfo] wrote
+// them, up to the first that is malformed. The sets alias Policies.
+func (p *Problem) PolicySets() (sets []SetInfo) {
+	for rest := p.Policies; len(rest) > 0; {
+		set, after, err := CutSetInfo(rest)
+		if err != nil {
+			break
+		}
+		sets, rest = append(sets, set), after
+	}
+	return sets
 }
 
 // FieldError is one error of a document, with its place.

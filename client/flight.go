@@ -262,6 +262,7 @@ func (l *lane) settle(ctx context.Context, to target, a *attempt, r *response) (
 
 func (l *lane) settleProblem(ctx context.Context, to target, a *attempt, p *api.Problem) (next step, atLeast time.Duration) {
 	b := a.b
+	l.c.memory.learnPolicies(p.PolicySets())
 	l.end(a, p.Outcome != api.NotApplied, p)
 	if !p.Retryable && p.Outcome == api.NotApplied && p.Code != api.NotLeader {
 		l.heardOf()

@@ -24,7 +24,8 @@ const (
 )
 
 // WithUnavailable sets the rule for policies that the client has not seen yet: the
-// default is Closed. Of those that it has seen, their own on_unavailable holds.
+// default is Closed. Of those that it has seen, their own on_unavailable holds. A node
+// shows it a policy with the answer to a take, also with the one that no leader answers.
 // Without limits there is no local bucket, so Local is as Closed here.
 func WithUnavailable(r Rule) Option { return func(c *config) { c.unseen = r } }
 

@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/rlstore/rlstore/api"
 	"github.com/rlstore/rlstore/client"
 	"github.com/rlstore/rlstore/client/rltest"
 )
@@ -144,6 +145,36 @@ func TestRulesWithoutTheStore(t *testing.T) {
 		}
 		if results, err := c.TakeBatch(t.Context(), []client.Request{{Policy: "open", Key: "a"}}, client.Atomic()); err == nil && results[0].Err == nil {
 			t.Errorf("rules are not for atomic batches: %+v", results[0])
+		}
+	})
+}
+
+// TestANodeWithoutALeaderTellsTheRules: it knows those of policies that the client has
+// not seen, and a client that begins in an outage goes by them.
+func TestANodeWithoutALeaderTellsTheRules(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		told := api.SetInfo{Policy: "p", Revision: 7, Unavailable: api.FailLocal,
+			Limits: []api.LimitInfo{{Name: "only", Rate: 1, Per: int64(time.Hour), Burst: 2}}}
+		f := newBubbleFake(3, 2)
+		f.inject(func(int, *api.Batch) *fault {
+			p := api.NewProblem(api.NoLeader, "nobody leads")
+			p.Policies = append(api.AppendSetInfo(nil, &told), "and what is no policy"...)
+			return &fault{problem: p}
+		})
+		c := f.client(t, client.WithTimeout(time.Second))
+		defer c.Close()
+		began := time.Now()
+		for i, allowed := range []bool{true, true, false} {
+			d, err := c.Take(t.Context(), "p", "k", 1)
+			if err != nil || d.Source != "local" || d.Allowed != allowed || d.PolicyRevision != 7 {
+				t.Errorf("take %d: %+v, %v", i, d, err)
+			}
+		}
+		if _, err := c.Take(t.Context(), "other", "k", 1); !errors.Is(err, client.ErrUnavailable) {
+			t.Errorf("of this policy nothing is known: %v", err)
+		}
+		if d := time.Since(began); d > 2200*time.Millisecond { // two keys' shards at most, each once
+			t.Errorf("it took %v", d)
 		}
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/rlstore/rlstore/api"
+	"github.com/rlstore/rlstore/client"
 )
 
 // putDoc stores a whole document through n.
@@ -341,7 +342,19 @@ func TestFailureRulesDecideWhileTwoOfThreeNodesAreDown(t *testing.T) {
 	if passed != 2 {
 		t.Errorf("%d passed; 3 of 5 were spent before", passed)
 	}
-	_, err := last.take(api.TakeRequest{Policy: "closed", Key: "k"})
+	// A client that meets the policies only now is told their rules.
+	late, err := client.New([]string{"http://" + last.http}, client.WithTimeout(2*time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer late.Close()
+	if d, err := late.Take(t.Context(), "open", "k", 1); err != nil || d.Source != "open" {
+		t.Errorf("%+v, %v", d, err)
+	}
+	if d, err := late.Take(t.Context(), "closed", "k", 1); err == nil {
+		t.Errorf("%+v", d)
+	}
+	_, err = last.take(api.TakeRequest{Policy: "closed", Key: "k"})
 	if p := api.AsProblem(err); err == nil || p.Code != api.NoLeader && p.Code != api.OutcomeUnknown {
 		t.Errorf("closed: %v", err)
 	}

@@ -71,6 +71,33 @@ func unavailable(c api.Code) bool {
 	return false
 }
 
+// maxTold is how many bytes of policies a problem tells at most: some hundred of them.
+const maxTold = 16 << 10
+
+// tellRules adds the policies of a batch to the problem that its shard does not answer,
+// if its caller is one that decides by itself then: it may not have met them before.
+func tellRules(pl *plan, err error) error {
+	p := api.AsProblem(err)
+	if pl.batch.Session.Seq == 0 || !unavailable(p.Code) || len(pl.works) == 0 {
+		return err
+	}
+	var told []byte
+	for _, s := range pl.works[0].sets {
+		if s == nil || s.Policy == "" || s.Mode == api.Strict && s.Unavailable == api.FailClosed || len(told)+len(s.Encoded) > maxTold {
+			continue
+		}
+		info := s.SetInfo
+		info.Zone = nil // as in replies
+		told = api.AppendSetInfo(told, &info)
+	}
+	if told == nil {
+		return err
+	}
+	own := *p // the others of the entry share it
+	own.Policies = told
+	return &own
+}
+
 // sendRuled has w decided, all of whose operations are takes with a failure rule:
 // by the store, or in time by the rules.
 func (l *Limiter) sendRuled(ctx context.Context, w *work, o Options) ([]byte, error) {

@@ -2,6 +2,8 @@ package limiter
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -166,6 +168,38 @@ func TestRulesAreForTakesOfPoliciesThatHaveThem(t *testing.T) {
 			} else if res.Status != api.StatusAllowed || r.Sets[res.Set].Source != api.FromOpen {
 				t.Errorf("take %d: %+v of %+v", i, res, r.Sets)
 			}
+		}
+	})
+}
+
+// TestAClientThatDecidesIsToldTheRules: it may meet a policy for the first time while
+// the store is away. Callers without a session are answered by the rule itself.
+func TestAClientThatDecidesIsToldTheRules(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newFake(t)
+		defer c.giveBack()
+		c.policy("open", 3, func(s *api.SetInfo) { s.Unavailable = api.FailOpen })
+		c.policy("soft", 5, func(s *api.SetInfo) { s.Mode, s.SyncInterval = api.Soft, 100 })
+		n, k := c.nodes["n1"], keyIn(1, 0)
+		all := func() *api.Batch {
+			return batchOf(take("small", k), take("open", k), take("soft", k), take("nowhere", k))
+		}
+		ask := func(b *api.Batch) (told []string) {
+			_, err := n.Do(short(t), b, Options{})
+			for _, s := range wantProblem(t, err, api.NoLeader).PolicySets() {
+				told = append(told, fmt.Sprintf("%s %d %d %d", s.Policy, s.Mode, s.Unavailable, s.Limits[0].Burst))
+			}
+			return told
+		}
+		c.nobodyLeads()
+		if told := ask(session(all(), 1)); !slices.Equal(told, []string{"open 0 1 3", fmt.Sprintf("soft %d 0 5", api.Soft)}) {
+			t.Errorf("%q", told)
+		}
+		if told := ask(session(batchOf(take("small", k)), 2)); told != nil {
+			t.Errorf("%q of a policy without a rule", told)
+		}
+		if told := ask(atomically(batchOf(take("open", k)))); told != nil {
+			t.Errorf("%q without a session", told)
 		}
 	})
 }

@@ -59,9 +59,15 @@ func apiState(s client.State) api.State {
 // writeState tells of a bucket in one line, and one more for each limit where
 // there are several: "allowed  199 of 200 left, full in 10ms (policy api, …)".
 func writeState(w io.Writer, verdict string, s api.State) {
-	fmt.Fprintf(w, "%s  %s (policy %s, revision %d, shard %d index %d)\n", verdict,
-		level(s.Remaining, s.Limit, s.RetryAfterMS, s.ResetAfterMS),
-		s.Policy, s.PolicyRevision, s.Commit.Shard, s.Commit.Index)
+	fmt.Fprint(w, verdict)
+	if s.Limit > 0 { // else nobody counted: the rule is open
+		fmt.Fprintf(w, "  %s", level(s.Remaining, s.Limit, s.RetryAfterMS, s.ResetAfterMS))
+	}
+	fmt.Fprintf(w, " (policy %s, revision %d", s.Policy, s.PolicyRevision)
+	if s.Commit.Index > 0 { // else it is in no log
+		fmt.Fprintf(w, ", shard %d index %d", s.Commit.Shard, s.Commit.Index)
+	}
+	fmt.Fprint(w, ")\n")
 	if len(s.Limits) < 2 {
 		return
 	}

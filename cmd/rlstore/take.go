@@ -84,9 +84,9 @@ func newTake(a *app) *cobra.Command {
 		Short: "Ask for tokens: exit code 0 allowed, 10 denied",
 		Long: `Take COST tokens, or 1, of what POLICY allows KEY: of all its limits or of none.
 
-While no leader answers, exit code 11 says that nothing was taken, and 12 that nobody
-knows, whatever the policy's on_unavailable says: this command meets the policy for the
-first time and does not know its rule. Nodes do: POST /v1/take is answered by it.`,
+While no leader answers, the policy's on_unavailable decides, once --timeout is over. If
+that is closed, or no node can be reached that knows the policy, exit code 11 says that
+nothing was taken, and 12 that nobody knows.`,
 		Args: between(2, 3),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.parse(args); err != nil {
