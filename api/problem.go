@@ -145,8 +145,8 @@ type Problem struct {
 	SlotMapVersion uint64  `json:"slot_map_version,omitempty"`
 
 	// Policies tells a client of binary batches with sessions, which decides by itself
-	// while its shard does not answer, how those of its batch's policies want that
-	// which are not strict and closed: see [Problem.PolicySets].
+	// while its shard does not answer, how its batch's policies want that: see
+	// [Problem.PolicySets].
 	Policies []byte `json:"policies,omitempty"`
 
 	// RetryAfter is advice, in the Retry-After header (whole seconds,

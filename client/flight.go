@@ -262,7 +262,9 @@ func (l *lane) settle(ctx context.Context, to target, a *attempt, r *response) (
 
 func (l *lane) settleProblem(ctx context.Context, to target, a *attempt, p *api.Problem) (next step, atLeast time.Duration) {
 	b := a.b
-	l.c.memory.learnPolicies(p.PolicySets())
+	if l.c.memory.learnPolicies(p.PolicySets()) {
+		l.bound(b)
+	}
 	l.end(a, p.Outcome != api.NotApplied, p)
 	if !p.Retryable && p.Outcome == api.NotApplied && p.Code != api.NotLeader {
 		l.heardOf()
@@ -301,6 +303,23 @@ func (l *lane) settleProblem(ctx context.Context, to target, a *attempt, p *api.
 		b.answerAll(refuse(p))
 	}
 	return finished, 0
+}
+
+// bound sees to it that takes of b wait no longer than the client's timeout, if their
+// policy has turned out to have a failure rule only now.
+func (l *lane) bound(b *batch) {
+	if b.atomic {
+		return
+	}
+	deadline := l.c.now() + int64(l.c.timeout)
+	l.mu.Lock()
+	for i := range b.items {
+		if it := &b.items[i]; it.kind == api.Take && !it.inline && l.c.memory.rules(it.policy) {
+			it.call.deadline.CompareAndSwap(0, deadline)
+		}
+	}
+	l.mu.Unlock()
+	l.c.watch(deadline)
 }
 
 // restart begins a new session, unless another flight has done so already.

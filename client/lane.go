@@ -207,7 +207,7 @@ func (l *lane) fly() {
 
 		cancel()
 		// Callers that are ready to run may want to come along: those that this batch
-		// has just answered, above all. Whoever waits for nothing is not held up.
+		// has just answered, above all. Where nothing else is to run, this takes no time.
 		runtime.Gosched()
 		l.mu.Lock()
 		l.flying = slices.DeleteFunc(l.flying, func(f *batch) bool { return f == b })

@@ -28,7 +28,8 @@ type memory struct {
 	// By name: the policies that are not strict and closed, as they were first
 	// seen at their revision. The map is never changed, and nil while empty.
 	policies atomic.Pointer[map[string]*api.SetInfo]
-	learnMu  sync.Mutex // for those who replace it
+	learnMu  sync.Mutex        // for those who replace it
+	strict   map[string]uint64 // revisions of those that are, by name; guarded by learnMu
 
 	mu     sync.Mutex
 	closed bool
@@ -201,35 +202,69 @@ func plain(set *api.SetInfo) bool {
 	return set.Mode == api.Strict && set.Unavailable == api.FailClosed
 }
 
-// learnPolicies takes in the sets of a reply.
-func (m *memory) learnPolicies(sets []api.SetInfo) {
+// learnPolicies takes in the sets of an answer, and tells whether one was new.
+func (m *memory) learnPolicies(sets []api.SetInfo) (news bool) {
 	for i := range sets {
 		set := &sets[i]
 		if set.Policy == "" || len(set.Limits) == 0 {
 			continue
 		}
-		known := m.policy(set.Policy)
-		if known == nil && plain(set) || known != nil && known.Revision >= set.Revision {
+		if known := m.policy(set.Policy); known != nil && known.Revision >= set.Revision {
 			continue
 		}
 		m.learnMu.Lock()
-		all := map[string]*api.SetInfo{}
-		if old := m.policies.Load(); old != nil {
-			all = maps.Clone(*old)
-		}
-		if name := strings.Clone(set.Policy); plain(set) {
-			delete(all, name)
-		} else if all[name] != nil || len(all) < maxPolicies {
-			kept := *set
-			kept.Policy, kept.Limits = name, slices.Clone(set.Limits)
-			for i := range kept.Limits {
-				kept.Limits[i].Name = strings.Clone(kept.Limits[i].Name)
-			}
-			all[name] = &kept
-		}
-		m.policies.Store(&all)
+		news = m.learnPolicy(set) || news
 		m.learnMu.Unlock()
 	}
+	return news
+}
+
+// learnPolicy takes in one set, unless one as new is known: a node that lags may be
+// the last to answer. m.learnMu is held.
+func (m *memory) learnPolicy(set *api.SetInfo) bool {
+	old := m.policy(set.Policy)
+	revision, seen := m.strict[set.Policy]
+	if old != nil && old.Revision >= set.Revision || seen && revision >= set.Revision {
+		return false
+	}
+	name := strings.Clone(set.Policy)
+	isPlain := plain(set)
+	switch {
+	case !isPlain:
+		delete(m.strict, name)
+	case seen || len(m.strict) < maxPolicies:
+		if m.strict == nil {
+			m.strict = map[string]uint64{}
+		}
+		m.strict[name] = set.Revision
+	}
+	if isPlain && old == nil {
+		return true
+	}
+	all := map[string]*api.SetInfo{}
+	if known := m.policies.Load(); known != nil {
+		all = maps.Clone(*known)
+	}
+	if isPlain {
+		delete(all, name)
+	} else if old != nil || len(all) < maxPolicies {
+		kept := *set
+		kept.Policy, kept.Limits = name, slices.Clone(set.Limits)
+		for i := range kept.Limits {
+			kept.Limits[i].Name = strings.Clone(kept.Limits[i].Name)
+		}
+		all[name] = &kept
+	}
+	m.policies.Store(&all)
+	return true
+}
+
+// seenStrict tells whether a policy is known to be strict and closed.
+func (m *memory) seenStrict(name string) bool {
+	m.learnMu.Lock()
+	defer m.learnMu.Unlock()
+	_, seen := m.strict[name]
+	return seen
 }
 
 // policy is what is known of a policy that is not strict and closed, or nil.

@@ -44,7 +44,7 @@ func (m *memory) decide(policy, key string, cost int64, err error, d *Decision) 
 	}
 	set := m.policy(policy)
 	switch {
-	case set == nil && m.c.unseen != Open:
+	case set == nil && (m.c.unseen != Open || m.seenStrict(policy)):
 		return false
 	case set == nil:
 		*d = Decision{Allowed: true, Cost: cost, State: State{Policy: policy, Key: key, Source: sourceOpen}}

@@ -153,28 +153,55 @@ func TestRulesWithoutTheStore(t *testing.T) {
 // not seen, and a client that begins in an outage goes by them.
 func TestANodeWithoutALeaderTellsTheRules(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		told := api.SetInfo{Policy: "p", Revision: 7, Unavailable: api.FailLocal,
-			Limits: []api.LimitInfo{{Name: "only", Rate: 1, Per: int64(time.Hour), Burst: 2}}}
-		f := newBubbleFake(3, 2)
+		set := func(policy string, revision uint64, rule uint8) api.SetInfo {
+			return api.SetInfo{Policy: policy, Revision: revision, Unavailable: rule,
+				Limits: []api.LimitInfo{{Name: "only", Rate: 1, Per: int64(time.Hour), Burst: 2}}}
+		}
+		told := []api.SetInfo{set("local", 7, api.FailLocal), set("closed", 8, api.FailClosed), set("local", 6, api.FailOpen), set("closed", 5, api.FailOpen)}
+		f := newBubbleFake(3, 1)
 		f.inject(func(int, *api.Batch) *fault {
 			p := api.NewProblem(api.NoLeader, "nobody leads")
-			p.Policies = append(api.AppendSetInfo(nil, &told), "and what is no policy"...)
+			for i := range told { // the older ones are those of a node that lags
+				p.Policies = api.AppendSetInfo(p.Policies, &told[i])
+			}
+			p.Policies = append(p.Policies, "and what is no policy"...)
 			return &fault{problem: p}
 		})
-		c := f.client(t, client.WithTimeout(time.Second))
+		c := f.client(t, client.WithTimeout(time.Second), client.WithUnavailable(client.Open))
 		defer c.Close()
+		long, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
 		began := time.Now()
 		for i, allowed := range []bool{true, true, false} {
-			d, err := c.Take(t.Context(), "p", "k", 1)
+			d, err := c.Take(long, "local", "k", 1)
 			if err != nil || d.Source != "local" || d.Allowed != allowed || d.PolicyRevision != 7 {
 				t.Errorf("take %d: %+v, %v", i, d, err)
 			}
 		}
-		if _, err := c.Take(t.Context(), "other", "k", 1); !errors.Is(err, client.ErrUnavailable) {
-			t.Errorf("of this policy nothing is known: %v", err)
+		if d := time.Since(began); d > 1100*time.Millisecond { // the breaker answers the others
+			t.Errorf("they took %v, with a timeout of a second", d)
 		}
-		if d := time.Since(began); d > 2200*time.Millisecond { // two keys' shards at most, each once
-			t.Errorf("it took %v", d)
+		if d, err := c.Take(t.Context(), "closed", "k", 1); !errors.Is(err, client.ErrUnavailable) {
+			t.Errorf("closed: %+v, %v", d, err)
+		}
+		if d, err := c.Take(t.Context(), "never told", "k", 1); err != nil || d.Source != "open" {
+			t.Errorf("never told: %+v, %v", d, err)
+		}
+	})
+}
+
+// TestASeenPolicyThatIsClosedStaysClosed: WithUnavailable is for the others.
+func TestASeenPolicyThatIsClosedStaysClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := rltest.New(t, rules, rltest.Running())
+		defer store.Close()
+		c := store.Client(client.WithTimeout(time.Second), client.WithUnavailable(client.Open))
+		if _, err := c.Take(t.Context(), "closed", "k", 1); err != nil {
+			t.Fatal(err)
+		}
+		store.SetOutage(rltest.NoLeader)
+		if d, err := c.Take(t.Context(), "closed", "k", 1); !errors.Is(err, client.ErrUnavailable) {
+			t.Errorf("%+v, %v", d, err)
 		}
 	})
 }

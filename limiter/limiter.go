@@ -150,7 +150,7 @@ func (l *Limiter) Do(ctx context.Context, b *api.Batch, o Options) ([]byte, erro
 	l.guard.conclude(pl.ids, reply, err)
 	if err != nil {
 		l.metrics.Failed(api.AsProblem(err).Code, b.N)
-		return nil, tellRules(pl, err)
+		return nil, l.tellRules(b, err)
 	}
 	l.observe(reply)
 	return reply, nil

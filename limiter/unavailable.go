@@ -76,14 +76,16 @@ const maxTold = 16 << 10
 
 // tellRules adds the policies of a batch to the problem that its shard does not answer,
 // if its caller is one that decides by itself then: it may not have met them before.
-func tellRules(pl *plan, err error) error {
+func (l *Limiter) tellRules(b *api.Batch, err error) error {
 	p := api.AsProblem(err)
-	if pl.batch.Session.Seq == 0 || !unavailable(p.Code) || len(pl.works) == 0 {
+	if b.Session.Seq == 0 || !unavailable(p.Code) {
 		return err
 	}
 	var told []byte
-	for _, s := range pl.works[0].sets {
-		if s == nil || s.Policy == "" || s.Mode == api.Strict && s.Unavailable == api.FailClosed || len(told)+len(s.Encoded) > maxTold {
+	for i := range b.Policies {
+		// Not what an override or a hot key makes of it: the client goes by it for all keys.
+		s, ok := l.catalog.Policy(b.Policies[i].Name)
+		if !ok || b.Policies[i].Inline != nil || len(told)+len(s.Encoded) > maxTold {
 			continue
 		}
 		info := s.SetInfo

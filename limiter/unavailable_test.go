@@ -192,11 +192,8 @@ func TestAClientThatDecidesIsToldTheRules(t *testing.T) {
 			return told
 		}
 		c.nobodyLeads()
-		if told := ask(session(all(), 1)); !slices.Equal(told, []string{"open 0 1 3", fmt.Sprintf("soft %d 0 5", api.Soft)}) {
+		if told := ask(session(all(), 1)); !slices.Equal(told, []string{"small 0 0 3", "open 0 1 3", fmt.Sprintf("soft %d 0 5", api.Soft)}) {
 			t.Errorf("%q", told)
-		}
-		if told := ask(session(batchOf(take("small", k)), 2)); told != nil {
-			t.Errorf("%q of a policy without a rule", told)
 		}
 		if told := ask(atomically(batchOf(take("open", k)))); told != nil {
 			t.Errorf("%q without a session", told)
