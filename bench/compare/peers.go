@@ -191,28 +191,17 @@ func (r *run) ours(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := r.strict(ctx, urls, "rlstore"); err != nil {
+		return err
+	}
 	hot := r.load(hotCallers, batch)
 	hot.Distribution = load.One
-	for _, m := range []struct {
-		name string
-		load load.Config
-	}{
-		{"batches", r.load(batchCallers, batch)},
-		{"hot", hot},
-		{"many", r.load(manyCallers, 1)},
-		{"64", r.load(callers, 1)},
-		{"1", r.load(1, 1)},
-	} {
-		if err := r.bench(ctx, urls, "rlstore "+m.name, m.load); err != nil {
-			return err
-		}
+	if err := r.bench(ctx, urls, "rlstore hot", hot); err != nil {
+		return err
 	}
 	half := r.load(callers, batch)
 	half.Rate = int64(r.figures.last("rlstore batches") / 2)
 	if err := r.bench(ctx, urls, "rlstore half", half); err != nil {
-		return err
-	}
-	if err := r.wrk(ctx, "rlstore json", urls[0]); err != nil {
 		return err
 	}
 	return r.modes(ctx, urls)
@@ -224,20 +213,26 @@ func (r *run) wal(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	return r.strict(ctx, urls, "wal")
+}
+
+// strict measures the takes that are compared whatever the log store is; figures begin
+// with name.
+func (r *run) strict(ctx context.Context, urls []string, name string) error {
 	for _, m := range []struct {
 		name string
 		load load.Config
 	}{
-		{"batches", r.load(batchCallers, batch)},
-		{"many", r.load(manyCallers, 1)},
-		{"64", r.load(callers, 1)},
-		{"1", r.load(1, 1)},
+		{" batches", r.load(batchCallers, batch)},
+		{" many", r.load(manyCallers, 1)},
+		{" 64", r.load(callers, 1)},
+		{" 1", r.load(1, 1)},
 	} {
-		if err := r.bench(ctx, urls, "wal "+m.name, m.load); err != nil {
+		if err := r.bench(ctx, urls, name+m.name, m.load); err != nil {
 			return err
 		}
 	}
-	return r.wrk(ctx, "wal json", urls[0])
+	return r.wrk(ctx, name+" json", urls[0])
 }
 
 // modes measures policies that the Go client spends from memory, with the bucket that
