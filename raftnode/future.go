@@ -9,10 +9,16 @@ import (
 // answered waits for f in a goroutine of its own, which stays for as long as
 // nobody answers: for ever, if the library's main goroutine has ended before it
 // took f up, or handed it on (docs/raft.md, 1). So whoever reads the channel
-// needs another way out.
+// needs another way out. An entry that the state machine has not taken counts as failed.
 func answered(f raft.Future) <-chan error {
 	ch := make(chan error, 1)
-	go func() { ch <- f.Error() }()
+	go func() {
+		err := f.Error()
+		if a, ok := f.(raft.ApplyFuture); ok && err == nil {
+			err, _ = a.Response().(error)
+		}
+		ch <- err
+	}()
 	return ch
 }
 

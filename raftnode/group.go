@@ -23,7 +23,9 @@ import (
 type group struct {
 	id      uint32
 	raft    *raft.Raft
+	started atomic.Pointer[raft.Raft] // the same, for goroutines that raft starts
 	store   *LogStore
+	entries *parallelLog // the store, as Raft writes entries to it
 	snaps   Snapshots
 	trans   *transport
 	time    *Timekeeper
@@ -95,6 +97,10 @@ func (n *Node) openGroup(id uint32, first *raft.Configuration, complete bool, lo
 		}
 	}()
 
+	g.entries = &parallelLog{store: g.store, leads: func() bool {
+		r := g.started.Load()
+		return r != nil && r.State() == raft.Leader
+	}}
 	raftLog, seen := newRaftLog(g.log)
 	g.quiet = seen.close
 	hlog := slogbridge.New(raftLog)
@@ -112,14 +118,14 @@ func (n *Node) openGroup(id uint32, first *raft.Configuration, complete bool, lo
 		MaxPool:               2,
 		MaxRPCsInFlight:       1, // no pipelining: it can stall behind healthy heartbeats
 		Timeout:               transportTimeout,
-	}), n.beats, n.peers, g.repair, g.store)
+	}), n.beats, n.peers, g.repair, g.entries)
 	if id == 0 {
 		g.machine = catalogMachine(n.catalog, n.catalogApplied)
 	} else {
 		g.buckets = fsm.NewBuckets(id)
 		g.machine = bucketMachine(id, g.buckets)
 	}
-	g.machine.fatal, g.machine.onApply, g.machine.metrics = n.fail, n.cfg.OnApply, g.metrics
+	g.machine.stored, g.machine.fatal, g.machine.onApply, g.machine.metrics = g.entries.stored, n.fail, n.cfg.OnApply, g.metrics
 	// In a goroutine of its own, which a write that fails ends.
 	started, returned := make(chan struct{}), false
 	go func() {
@@ -155,7 +161,7 @@ func (g *group) startRaft(n *Node, first *raft.Configuration, hlog hclog.Logger)
 	if err := g.store.dropBehind(snaps); err != nil {
 		return fmt.Errorf("read the log of group %d: %w", g.id, err)
 	}
-	logs, err := raft.NewLogCache(cachedLogs, g.store)
+	logs, err := raft.NewLogCache(cachedLogs, g.entries)
 	if err != nil {
 		return err
 	}
@@ -174,6 +180,7 @@ func (g *group) startRaft(n *Node, first *raft.Configuration, hlog hclog.Logger)
 	if err != nil {
 		return fmt.Errorf("start group %d: %w", g.id, err)
 	}
+	g.started.Store(g.raft)
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package raftnode
 
 import (
+	"context"
 	"io"
 	"slices"
 
@@ -12,6 +13,9 @@ type storedLog interface {
 	FirstIndex() (uint64, error)
 	LastIndex() (uint64, error)
 	GetLog(index uint64, entry *raft.Log) error
+	// known and settle are as of a parallelLog.
+	known(committed uint64) uint64
+	settle(ctx context.Context) bool
 }
 
 // serve begins to hand on what comes over the streams. servers is the group's latest
@@ -25,7 +29,11 @@ func (t *transport) merge(servers func() []raft.Server) {
 		select {
 		case rpc := <-t.NetworkTransport.Consumer():
 			if t.repair.refuses(rpc.Command) {
-				refuse(rpc)
+				refuse(rpc, errLost)
+				continue
+			}
+			if !t.log.settle(t.ctx) { // written as a leader, and asked for as a follower
+				refuse(rpc, errUnwritten)
 				continue
 			}
 			switch args := rpc.Command.(type) {

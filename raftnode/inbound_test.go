@@ -28,13 +28,13 @@ func startFollower(t *testing.T) *follower {
 	on := func(i int, log storedLog) *transport {
 		return unserved(nodes[i].beats.mux, nodes[i].beats, nodes[i].peers, 2, log)
 	}
-	f := &follower{t: t, a: on(0, nil), applied: &countingMachine{}}
+	f := &follower{t: t, a: on(0, emptyLog(t)), applied: &countingMachine{}}
 	t.Cleanup(func() { f.a.Close() })
 	var err error
 	if f.log, err = OpenLogStore(filepath.Join(t.TempDir(), "log"), LogStoreOptions{OnFatal: func(err error) { t.Error(err) }}); err != nil {
 		t.Fatal(err)
 	}
-	b := on(1, f.log)
+	b := on(1, &parallelLog{store: f.log, leads: func() bool { return false }})
 	c := raft.DefaultConfig()
 	c.LocalID = "b"
 	c.HeartbeatTimeout, c.ElectionTimeout = time.Hour, time.Hour

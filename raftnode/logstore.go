@@ -171,13 +171,26 @@ func (s *LogStore) StoreLog(log *raft.Log) error { return s.StoreLogs([]*raft.Lo
 
 // StoreLogs writes the entries and returns when they are on disk.
 func (s *LogStore) StoreLogs(logs []*raft.Log) error {
+	s.announce(logs)
+	if err := s.persist(logs); err != nil {
+		return s.halt(err)
+	}
+	return nil
+}
+
+// announce tells of entries that are to be written.
+func (s *LogStore) announce(logs []*raft.Log) {
 	if s.opts.OnAppend != nil && len(logs) > 0 {
 		s.opts.OnAppend(logs[len(logs)-1].Index)
 	}
 	s.arrived(logs)
+}
+
+// persist writes entries that were announced, and returns when they are on disk.
+func (s *LogStore) persist(logs []*raft.Log) error {
 	start := time.Now()
 	if err := s.write("append to", func() error { return s.backend.StoreLogs(logs) }); err != nil {
-		return s.halt(err)
+		return err
 	}
 	d := time.Since(start)
 	bytes := 0

@@ -22,13 +22,19 @@ type capture interface {
 type machine struct {
 	group uint32
 	apply func(index uint64, entry []byte) (any, error)
+	// stored returns once an entry is on this node's disk; see parallelLog.
+	stored func(index uint64) error
 	// last is the stamp and the index of the last applied command.
 	last    func() (stamp, index uint64)
 	capture func() capture
 	restore func(io.Reader) error
 	// fatal ends the process: a replica that can't apply an entry must not go
 	// on with another one.
-	fatal   func(error)
+	fatal func(error)
+	// broken is why an entry was not applied. Until the process has ended there is
+	// neither another one nor a snapshot, which would stand for it. Raft's goroutine
+	// for the state machine has it to itself.
+	broken  error
 	onApply func(group uint32, l *raft.Log)
 	metrics *groupMetrics
 }
@@ -58,21 +64,33 @@ func catalogMachine(m *fsm.Catalog, applied func()) *machine {
 	}
 }
 
-// Apply implements raft.FSM.
+// Apply implements raft.FSM. Its result is an error for an entry that was not applied.
 func (m *machine) Apply(l *raft.Log) any {
+	if m.broken == nil {
+		m.broken = m.stored(l.Index) // the store has told why
+	}
+	if m.broken != nil {
+		return m.broken
+	}
 	start := time.Now()
 	res, err := m.apply(l.Index, l.Data)
 	m.metrics.applied(time.Since(start))
 	if err != nil {
-		m.fatal(fmt.Errorf("group %d can't apply entry %d: %w; this node stops, because skipping an entry would make it differ from the others", m.group, l.Index, err))
-		return err
+		m.broken = fmt.Errorf("group %d can't apply entry %d: %w; this node stops, because skipping an entry would make it differ from the others", m.group, l.Index, err)
+		m.fatal(m.broken)
+		return m.broken
 	}
 	m.onApply(m.group, l)
 	return res
 }
 
 // Snapshot implements raft.FSM. It captures only; Persist writes.
-func (m *machine) Snapshot() (raft.FSMSnapshot, error) { return fsmSnapshot{m.capture()}, nil }
+func (m *machine) Snapshot() (raft.FSMSnapshot, error) {
+	if m.broken != nil {
+		return nil, m.broken
+	}
+	return fsmSnapshot{m.capture()}, nil
+}
 
 // Restore implements raft.FSM.
 func (m *machine) Restore(r io.ReadCloser) error {

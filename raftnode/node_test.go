@@ -31,10 +31,12 @@ type testCluster struct {
 	// elections is the nodes' election timeout; 0 is 300 ms.
 	elections time.Duration
 	logStore  string
+	// openDisk opens the disk of node i, nil is as users get it.
+	openDisk func(i int) (Disk, error)
 }
 
 func (c *testCluster) config(i int) Config {
-	return Config{
+	cfg := Config{
 		NodeID: fmt.Sprintf("n%d", i+1), DataDir: filepath.Join(c.dir, fmt.Sprint(i)),
 		RaftAdvertise: c.addrs[i], HTTPAdvertise: fmt.Sprintf("http://127.0.0.1:%d", 10+i),
 		Shards: 2, Version: "test", LogStore: c.logStore,
@@ -45,6 +47,10 @@ func (c *testCluster) config(i int) Config {
 		},
 		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}
+	if c.openDisk != nil {
+		cfg.OpenDisk = func() (Disk, error) { return c.openDisk(i) }
+	}
+	return cfg
 }
 
 // listen takes node i's port, for the first time or again.

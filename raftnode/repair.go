@@ -280,14 +280,14 @@ var errLost = errors.New("this replica has lost what it had, and can't answer th
 
 // refuse answers a request. What follows a snapshot's is read first, since the other
 // side sends it all.
-func refuse(rpc raft.RPC) {
+func refuse(rpc raft.RPC, err error) {
 	if rpc.Reader == nil {
-		rpc.Respond(nil, errLost)
+		rpc.Respond(nil, err)
 		return
 	}
 	go func() {
 		_, _ = io.Copy(io.Discard, rpc.Reader)
-		rpc.Respond(nil, errLost)
+		rpc.Respond(nil, err)
 	}()
 }
 

@@ -112,11 +112,13 @@ func (t *transport) appending(last uint64) {
 
 // AppendEntries implements raft.Transport.
 func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	heartbeat := isHeartbeat(args)
+	args.LeaderCommitIndex = t.log.known(args.LeaderCommitIndex)
 	if can, hurry := t.canWait(id, args); can && t.beat(id, args, resp, hurry) {
 		return nil
 	}
 	err := t.NetworkTransport.AppendEntries(id, named(id, target), args, resp)
-	if !isHeartbeat(args) {
+	if !heartbeat {
 		t.confirm(id, args, err == nil && resp.Success)
 	}
 	return err

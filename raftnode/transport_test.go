@@ -31,7 +31,7 @@ func openTransports(t *testing.T, handle func(*Mux, *beats), ids ...string) (lis
 		b := newBeats(m, time.Second)
 		b.wait, b.limit, b.patience = time.Millisecond, time.Minute, time.Minute
 		handle(m, b)
-		tr := openTransport(m, b, p, 1)
+		tr := openTransport(t, m, b, p, 1)
 		m.Start()
 		t.Cleanup(func() {
 			if err := tr.Close(); err != nil {
@@ -47,10 +47,10 @@ func openTransports(t *testing.T, handle func(*Mux, *beats), ids ...string) (lis
 	return list
 }
 
-func openTransport(m *Mux, b *beats, p *peers, group uint32) *transport {
-	t := unserved(m, b, p, group, raft.NewInmemStore())
-	t.serve(func() []raft.Server { return nil })
-	return t
+func openTransport(t *testing.T, m *Mux, b *beats, p *peers, group uint32) *transport {
+	tr := unserved(m, b, p, group, emptyLog(t))
+	tr.serve(func() []raft.Server { return nil })
+	return tr
 }
 
 // unserved is a transport to which nothing comes in yet.
@@ -227,7 +227,7 @@ func TestAnEntryHurriesWhatWaits(t *testing.T) {
 func TestASlowGroupHoldsUpNoOther(t *testing.T) {
 	nodes := openTransports(t, knowsBeats, "a", "b")
 	a, b := nodes[0], nodes[1]
-	a2, b2 := openTransport(a.beats.mux, a.beats, a.peers, 2), openTransport(b.beats.mux, b.beats, b.peers, 2)
+	a2, b2 := openTransport(t, a.beats.mux, a.beats, a.peers, 2), openTransport(t, b.beats.mux, b.beats, b.peers, 2)
 	defer a2.Close()
 	defer b2.Close()
 	b.beats.patience = time.Millisecond
