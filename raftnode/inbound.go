@@ -33,12 +33,15 @@ func (t *transport) merge(servers func() []raft.Server) {
 				continue
 			}
 			if !t.log.settle(t.ctx) { // written as a leader, and asked for as a follower
+				if t.ctx.Err() != nil {
+					return
+				}
 				refuse(rpc, errUnwritten)
 				continue
 			}
 			switch args := rpc.Command.(type) {
 			case *raft.InstallSnapshotRequest:
-				if t.settle() && covers(t.log, args.LastLogIndex, args.LastLogTerm) {
+				if t.caughtUp() && covers(t.log, args.LastLogIndex, args.LastLogTerm) {
 					go skipSnapshot(rpc, args)
 					continue
 				}
@@ -66,11 +69,11 @@ func (t *transport) hand(rpc raft.RPC) bool {
 	}
 }
 
-// settle returns once Raft has done all that was handed to it before, so that the log
+// caughtUp returns once Raft has done all that was handed to it before, so that the log
 // stays as it is until the next call; false if the transport was closed. Raft takes a
 // call when it is done with the one before. This one it refuses for its version
 // before it looks at anything else.
-func (t *transport) settle() bool {
+func (t *transport) caughtUp() bool {
 	return t.hand(raft.RPC{
 		Command:  &raft.AppendEntriesRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax + 1}},
 		RespChan: make(chan raft.RPCResponse, 1),

@@ -38,7 +38,7 @@ type parallelLog struct {
 	leads func() bool
 
 	mu      sync.Mutex    // guards the next four
-	behind  []*raft.Log   // accepted and not on disk yet, in order. As few as the group has in flight
+	behind  []*raft.Log   // accepted and not on disk yet, in order; their callers bound them
 	writing bool          // a goroutine carries behind to the disk
 	err     error         // of a write that failed: there are no more
 	moved   chan struct{} // closed when behind changes; nil if nobody waits
@@ -123,12 +123,16 @@ func onlyCommands(logs []*raft.Log) bool {
 	return true
 }
 
+// writeAtOnce entries are one write, so that it ends in time: as many as the library has
+// a follower write.
+const writeAtOnce = 16
+
 // write carries to the disk what is behind, until nothing is.
 func (p *parallelLog) write() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for len(p.behind) > 0 && p.err == nil {
-		logs := p.behind
+		logs := p.behind[:min(len(p.behind), writeAtOnce)]
 		p.mu.Unlock()
 		err := p.store.persist(logs)
 		p.mu.Lock()
@@ -146,9 +150,10 @@ func (p *parallelLog) write() {
 	p.writing = false
 }
 
-// DeleteRange implements raft.LogStore.
+// DeleteRange implements raft.LogStore. It waits for all that is behind, since the store
+// has to tell a cut of the log's end from one that leaves entries to come.
 func (p *parallelLog) DeleteRange(first, last uint64) error {
-	if err := p.wait(context.Background(), last); err != nil {
+	if err := p.wait(context.Background(), p.accepted()); err != nil {
 		return p.store.halt(err)
 	}
 	return p.store.DeleteRange(first, last)
@@ -192,14 +197,16 @@ func (p *parallelLog) wait(ctx context.Context, index uint64) error {
 
 // settle returns once all that was accepted so far is on disk; false if it won't be, or
 // ctx ended first.
-func (p *parallelLog) settle(ctx context.Context) bool {
+func (p *parallelLog) settle(ctx context.Context) bool { return p.wait(ctx, p.accepted()) == nil }
+
+// accepted is the index of the last entry that is behind, 0 if none is.
+func (p *parallelLog) accepted() uint64 {
 	p.mu.Lock()
-	n, last := len(p.behind), uint64(0)
-	if n > 0 {
-		last = p.behind[n-1].Index
+	defer p.mu.Unlock()
+	if n := len(p.behind); n > 0 {
+		return p.behind[n-1].Index
 	}
-	p.mu.Unlock()
-	return n == 0 || p.wait(ctx, last) == nil
+	return 0
 }
 
 // stored returns once the entry at index is on disk, or with the error for which it

@@ -130,6 +130,8 @@ func TestALeadersEntriesAreOnTheirWay(t *testing.T) {
 			waits <- i
 		}()
 	}
+	settled := make(chan bool, 1)
+	go func() { settled <- p.settle(context.Background()) }()
 	disk.word <- nil
 	if i := within(t, waits, "the end of a wait"); i != 2 {
 		t.Fatalf("entry %d counts as stored after entry 2 is", i)
@@ -144,10 +146,12 @@ func TestALeadersEntriesAreOnTheirWay(t *testing.T) {
 	select {
 	case i := <-waits:
 		t.Fatalf("entry %d counts as stored", i)
+	case <-settled:
+		t.Fatal("settled with a write under way")
 	default:
 	}
 	disk.word <- nil
-	if i := within(t, waits, "the end of a wait"); i != 4 || p.known(4) != 4 || !p.settle(context.Background()) {
+	if i := within(t, waits, "the end of a wait"); i != 4 || p.known(4) != 4 || !within(t, settled, "the end of all writes") {
 		t.Fatalf("entry %d, known %d, after all is on disk", i, p.known(4))
 	}
 	if last, err := disk.LastIndex(); last != 5 || err != nil {
@@ -201,6 +205,40 @@ func TestOnlyALeadersCommandsAreOnTheirWay(t *testing.T) {
 				t.Fatalf("the disk ends at %d: %v", last, err)
 			}
 		})
+	}
+}
+
+// The library makes room up to an entry behind which none is on disk yet: it knows of those
+// that are on their way. That is a cut of the log's beginning and not of its end.
+func TestACutOfTheBeginningWaitsForWhatComes(t *testing.T) {
+	file, err := openOnlyLog(filepath.Join(t.TempDir(), "log"), boltOptions())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var held sync.RWMutex
+	p := parallelLogOn(t, slowLog{file, &held}, LogStoreOptions{
+		OnFatal:    func(err error) { t.Error(err) },
+		OnTruncate: func(from uint64) { t.Errorf("the end is cut off from %d", from) },
+	})
+	p.leads = func() bool { return false }
+	if err := p.StoreLogs(commands(1, 600)); err != nil {
+		t.Fatal(err)
+	}
+	p.leads = func() bool { return true }
+	held.Lock()
+	if err := p.StoreLogs(commands(601, 700)); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- p.DeleteRange(1, 600) }()
+	held.Unlock()
+	if err := within(t, done, "the cut"); err != nil {
+		t.Fatal(err)
+	}
+	first, err := file.FirstIndex()
+	last, err2 := file.LastIndex()
+	if first != 601 || last != 700 || err != nil || err2 != nil {
+		t.Fatalf("the disk has %d to %d: %v, %v", first, last, err, err2)
 	}
 }
 
@@ -297,10 +335,10 @@ func TestACommitIsToldAsFarAsItIsOnDisk(t *testing.T) {
 	b := unserved(nodes[1].beats.mux, nodes[1].beats, nodes[1].peers, 2, emptyLog(t))
 	b.serve(func() []raft.Server { return nil })
 	defer b.Close()
-	told := func(want uint64) {
+	told := func(prev, want uint64) {
 		t.Helper()
 		var resp raft.AppendEntriesResponse
-		ended := a.appendTo(raft.AppendEntriesRequest{Term: 1, PrevLogEntry: 3, PrevLogTerm: 1, LeaderCommitIndex: 3}, &resp)
+		ended := a.appendTo(raft.AppendEntriesRequest{Term: 1, PrevLogEntry: prev, PrevLogTerm: 1, LeaderCommitIndex: 3}, &resp)
 		rpc, args := b.next(t)
 		rpc.Respond(&raft.AppendEntriesResponse{Success: true}, nil)
 		if err := within(t, ended, "the answer"); err != nil {
@@ -317,15 +355,27 @@ func TestACommitIsToldAsFarAsItIsOnDisk(t *testing.T) {
 	if err := p.StoreLogs(commands(3, 3)); err != nil {
 		t.Fatal(err)
 	}
-	told(0)
+	told(3, 0)
 	disk.word <- nil
 	within(t, disk.begun, "the second write")
-	told(2)
+	told(3, 2)
 	disk.word <- nil
 	if err := p.stored(3); err != nil {
 		t.Fatal(err)
 	}
-	told(3)
+	told(3, 3)
+	told(2, 2) // what a follower has behind this call's end may be of somebody else
+}
+
+// askedLog tells of each call that waits for the log.
+type askedLog struct {
+	*parallelLog
+	asked chan struct{}
+}
+
+func (l askedLog) settle(ctx context.Context) bool {
+	l.asked <- struct{}{}
+	return l.parallelLog.settle(ctx)
 }
 
 // A call from another node reaches Raft once what this one wrote as a leader is on disk,
@@ -336,7 +386,8 @@ func TestCallsWaitForWhatALeaderWrote(t *testing.T) {
 	p := parallelLogOn(t, disk, LogStoreOptions{})
 	a := unserved(nodes[0].beats.mux, nodes[0].beats, nodes[0].peers, 2, emptyLog(t))
 	defer a.Close()
-	b := unserved(nodes[1].beats.mux, nodes[1].beats, nodes[1].peers, 2, p)
+	asked := make(chan struct{})
+	b := unserved(nodes[1].beats.mux, nodes[1].beats, nodes[1].peers, 2, askedLog{p, asked})
 	b.serve(func() []raft.Server { return nil })
 	defer b.Close()
 	call := raft.AppendEntriesRequest{Term: 2, PrevLogEntry: 1, PrevLogTerm: 1, Entries: commands(2, 2)}
@@ -347,7 +398,13 @@ func TestCallsWaitForWhatALeaderWrote(t *testing.T) {
 	within(t, disk.begun, "the write")
 	var resp raft.AppendEntriesResponse
 	ended := a.appendTo(call, &resp)
-	go func() { disk.word <- nil }()
+	within(t, asked, "the call")
+	select {
+	case <-b.Consumer():
+		t.Fatal("the call came while a write was under way")
+	default:
+	}
+	disk.word <- nil
 	rpc, _ := b.next(t)
 	if last, err := disk.LastIndex(); last != 2 || err != nil {
 		t.Fatalf("the call came while the disk ended at %d: %v", last, err)
@@ -362,6 +419,7 @@ func TestCallsWaitForWhatALeaderWrote(t *testing.T) {
 	}
 	within(t, disk.begun, "the second write")
 	ended = a.appendTo(call, &resp)
+	within(t, asked, "the second call")
 	disk.word <- errors.New("the disk is full")
 	if err := within(t, ended, "the answer"); err == nil || err.Error() != errUnwritten.Error() {
 		t.Fatal(err)

@@ -113,7 +113,11 @@ func (t *transport) appending(last uint64) {
 // AppendEntries implements raft.Transport.
 func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	heartbeat := isHeartbeat(args)
-	args.LeaderCommitIndex = t.log.known(args.LeaderCommitIndex)
+	if !heartbeat {
+		// A follower of the library takes as committed whatever it has up to there, also
+		// what lies behind this call's entries, which may be those of an older leader.
+		args.LeaderCommitIndex = min(t.log.known(args.LeaderCommitIndex), args.PrevLogEntry+uint64(len(args.Entries)))
+	}
 	if can, hurry := t.canWait(id, args); can && t.beat(id, args, resp, hurry) {
 		return nil
 	}
