@@ -319,7 +319,7 @@ func (r *run) wrk(ctx context.Context, name, url string) error {
 		return err
 	}
 	warmUp := max(time.Second, r.duration/5)
-	for i, d := range []time.Duration{warmUp, r.duration} {
+	for i, d := range []time.Duration{warmUp, max(time.Second, r.duration)} { // wrk knows whole seconds
 		out, err := output(ctx, "wrk", "-t", "2", "-c", strconv.Itoa(callers), "-d", fmt.Sprintf("%.0fs", d.Seconds()),
 			"-s", script, url+"/v1/take", "--", strconv.Itoa(r.keys))
 		if err != nil {
