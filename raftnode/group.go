@@ -397,12 +397,16 @@ func (g *group) leader() string {
 	return string(id)
 }
 
+// committed is the index up to which the group's log is committed, as this node knows.
+func (g *group) committed() uint64 { return g.entries.known(g.raft.CommitIndex()) }
+
 // status is what this node tells of its replica.
 func (g *group) status() groupStatus {
 	_, command := g.machine.last()
+	commit := g.committed()
 	return groupStatus{
 		ID: g.id, Term: g.raft.CurrentTerm(), Leader: g.leader(),
-		Commit: g.raft.CommitIndex(), Applied: g.raft.AppliedIndex(), Last: g.raft.LastIndex(),
+		Commit: commit, Applied: min(g.raft.AppliedIndex(), commit), Last: g.raft.LastIndex(),
 		Command: command, Serving: g.leading.Load(),
 		Lost: g.repair.isLost(), Repairing: g.repair.underWay(),
 	}

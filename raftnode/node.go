@@ -629,6 +629,7 @@ func (n *Node) Ready() []Check {
 	for _, g := range n.groupList() {
 		c := Check{Name: fmt.Sprintf("shard-%d", g.id), OK: true}
 		unrepaired := g.unrepaired(n.leaderOf(g))
+		applied, committed := g.raft.AppliedIndex(), g.committed()
 		switch leader := g.leader(); {
 		case unrepaired != "":
 			c.OK, c.Detail = false, unrepaired
@@ -636,8 +637,8 @@ func (n *Node) Ready() []Check {
 			c.OK, c.Detail = false, "no leader is known"
 		case leader == n.cfg.NodeID && !g.leading.Load():
 			c.OK, c.Detail = false, "its leader, this node, is taking office"
-		case g.raft.AppliedIndex()+caughtUp < g.raft.CommitIndex():
-			c.OK, c.Detail = false, fmt.Sprintf("%d entries are yet to be applied", g.raft.CommitIndex()-g.raft.AppliedIndex())
+		case applied+caughtUp < committed:
+			c.OK, c.Detail = false, fmt.Sprintf("%d entries are yet to be applied", committed-applied)
 		}
 		checks = append(checks, c)
 	}

@@ -199,7 +199,7 @@ func (n *Node) disown(ctx context.Context, g *group, id string) (term, index uin
 	if err := await(ctx, g.raft.Barrier(enqueueTimeout)); err != nil {
 		return 0, 0, outcome(g.id, err)
 	}
-	index = g.entries.known(g.raft.CommitIndex()) // behind all that the node ever confirmed to this one, and it stays
+	index = g.committed() // behind all that the node ever confirmed to this one, and it stays
 	// All of that in one term, in which nobody else has changed the members.
 	if slices.Contains(voterIDs(g), id) || g.raft.CurrentTerm() != term || !g.leading.Load() {
 		return 0, 0, notLeader(g.id)
