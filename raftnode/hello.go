@@ -137,6 +137,9 @@ func readNodeID(more func(n int) ([]byte, error)) (string, error) {
 		}
 		n |= uint64(c[0]&0x7f) << shift
 		if c[0] < 0x80 {
+			if c[0] == 0 && shift > 0 {
+				return "", fmt.Errorf("%w: the length of a node id in more bytes than it takes", errGarbage)
+			}
 			break
 		}
 		if shift == 7 {
