@@ -85,3 +85,14 @@ func TestAFullBucketMayBeGone(t *testing.T) {
 		t.Errorf("to a newer revision a full bucket may be %d things", len(got))
 	}
 }
+
+// A Go client tells 292 years of all that takes longer, and of nothing else.
+func TestTimesThatNoDurationHolds(t *testing.T) {
+	for _, c := range []struct{ got, want, told int64 }{
+		{longestMS, longestMS + 5, longestMS}, {longestMS, 7, 7}, {7, longestMS + 5, longestMS + 5}, {-1, longestMS + 5, longestMS + 5},
+	} {
+		if told := tellable(c.got, c.want); told != c.told {
+			t.Errorf("got %d where it is %d: wants %d told, not %d", c.got, c.want, told, c.told)
+		}
+	}
+}

@@ -131,4 +131,10 @@ func stateAnswer(s *client.State) *check.Answer {
 }
 
 // ceilMS is a duration as the HTTP API tells it.
-func ceilMS(d time.Duration) int64 { return int64((d + time.Millisecond - 1) / time.Millisecond) }
+func ceilMS(d time.Duration) int64 {
+	ms := int64(d / time.Millisecond)
+	if d%time.Millisecond > 0 { // not d + 999 µs, which may be more than a Duration holds
+		ms++
+	}
+	return ms
+}

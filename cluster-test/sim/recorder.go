@@ -111,7 +111,11 @@ func fromWire(s *api.State) *check.Answer {
 func commit(c api.Commit) *api.Commit { return &c }
 
 func ceilMS(d time.Duration) int64 {
-	return int64((d + time.Millisecond - 1) / time.Millisecond)
+	ms := int64(d / time.Millisecond)
+	if d%time.Millisecond > 0 { // not d + 999 µs, which may be more than a Duration holds
+		ms++
+	}
+	return ms
 }
 
 // sleep waits, and says whether ctx goes on.

@@ -37,7 +37,11 @@ func row(w io.Writer, cells ...any) {
 
 // ms is a remaining time as the API gives it: whole milliseconds, rounded up.
 func ms(d time.Duration) int64 {
-	return int64((d + time.Millisecond - 1) / time.Millisecond)
+	n := int64(d / time.Millisecond)
+	if d%time.Millisecond > 0 { // not d + 999 µs, which may be more than a Duration holds
+		n++
+	}
+	return n
 }
 
 // apiState is the client's state in the API's JSON shape.
