@@ -1,6 +1,7 @@
 package api
 
 import (
+	"time"
 	"unicode/utf8"
 )
 
@@ -14,6 +15,15 @@ const (
 	MaxBatch     = 10_000     // requests of one batch
 	MaxBody      = 4 << 20    // bytes of an HTTP body
 )
+
+// Millis is a time as the API tells it: in milliseconds, rounded up.
+func Millis(d time.Duration) int64 {
+	ms := int64(d / time.Millisecond)
+	if d%time.Millisecond > 0 { // not d + 999 µs, which may be more than a Duration holds
+		ms++
+	}
+	return ms
+}
 
 // CheckKey says what is wrong with a key, or returns nil.
 func CheckKey(key string) error {

@@ -16,7 +16,7 @@ import (
 func TTL(d time.Duration) TakeOption {
 	return func(it *item) {
 		if it.hold != nil {
-			it.hold.TTL = int64((d + time.Millisecond - 1) / time.Millisecond)
+			it.hold.TTL = api.Millis(d)
 		}
 	}
 }
@@ -142,8 +142,7 @@ func (p *Permit) Renew(ctx context.Context, ttl time.Duration) error {
 		return deniedPermit()
 	}
 	began := time.Now()
-	ms := int64((ttl + time.Millisecond - 1) / time.Millisecond)
-	_, _, err := p.c.onHold(ctx, api.Renew, 0, &api.Hold{ID: p.id, TTL: ms})
+	_, _, err := p.c.onHold(ctx, api.Renew, 0, &api.Hold{ID: p.id, TTL: api.Millis(ttl)})
 	if err == nil {
 		p.mu.Lock()
 		defer p.mu.Unlock()

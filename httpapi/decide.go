@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
-	"time"
 
 	"github.com/rlstore/rlstore/api"
 	"github.com/rlstore/rlstore/limiter"
@@ -109,7 +108,7 @@ func (e *edge) stalePeek(w http.ResponseWriter, r *http.Request, req *keyRequest
 	if err != nil {
 		return err
 	}
-	ms := int64((max(age, 0) + time.Millisecond - 1) / time.Millisecond)
+	ms := api.Millis(max(age, 0))
 	respond(w, http.StatusOK, api.MediaJSON, api.PeekResponse{State: a.state(true), AgeMS: &ms})
 	return nil
 }

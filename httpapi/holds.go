@@ -234,7 +234,7 @@ func ttl(s *string) (ms int64, err error) {
 	if err != nil || d < time.Millisecond || d > api.MaxTTL*time.Millisecond {
 		return 0, api.NewProblem(api.InvalidRequest, "ttl: it is %.80q; it needs to be a duration from 1ms to 24h, such as \"30s\"", *s)
 	}
-	return int64((d + time.Millisecond - 1) / time.Millisecond), nil
+	return api.Millis(d), nil
 }
 
 func parseOnExpiry(s string) (cancel bool, err error) {

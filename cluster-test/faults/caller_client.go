@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"time"
 
 	"github.com/rlstore/rlstore/api"
 	"github.com/rlstore/rlstore/client"
@@ -110,7 +109,7 @@ func conclude(op *check.Op, err error, answer func() *check.Answer) {
 func decisionAnswer(d *client.Decision) *check.Answer {
 	a := stateAnswer(&d.State)
 	a.Allowed, a.Duplicate = d.Allowed, d.Duplicate
-	a.WaitMS, a.Shadowed, a.Source = ceilMS(d.Wait), d.Shadowed, d.Source
+	a.WaitMS, a.Shadowed, a.Source = api.Millis(d.Wait), d.Shadowed, d.Source
 	return a
 }
 
@@ -118,23 +117,14 @@ func stateAnswer(s *client.State) *check.Answer {
 	commit := s.Commit
 	a := &check.Answer{
 		Limit: s.Limit, Remaining: s.Remaining,
-		RetryAfterMS: ceilMS(s.RetryAfter), ResetAfterMS: ceilMS(s.ResetAfter),
+		RetryAfterMS: api.Millis(s.RetryAfter), ResetAfterMS: api.Millis(s.ResetAfter),
 		Revision: s.PolicyRevision, Commit: &commit,
 	}
 	for _, l := range s.Limits {
 		a.Limits = append(a.Limits, api.LimitState{
 			Name: l.Name, Limit: l.Limit, Remaining: l.Remaining,
-			RetryAfterMS: ceilMS(l.RetryAfter), ResetAfterMS: ceilMS(l.ResetAfter),
+			RetryAfterMS: api.Millis(l.RetryAfter), ResetAfterMS: api.Millis(l.ResetAfter),
 		})
 	}
 	return a
-}
-
-// ceilMS is a duration as the HTTP API tells it.
-func ceilMS(d time.Duration) int64 {
-	ms := int64(d / time.Millisecond)
-	if d%time.Millisecond > 0 { // not d + 999 µs, which may be more than a Duration holds
-		ms++
-	}
-	return ms
 }

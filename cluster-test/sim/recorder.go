@@ -81,13 +81,13 @@ var errNotSent = errors.New("not sent")
 // fromState is the answer that the Go client gave.
 func fromState(s *client.State) *check.Answer {
 	a := &check.Answer{
-		Limit: s.Limit, Remaining: s.Remaining, RetryAfterMS: ceilMS(s.RetryAfter), ResetAfterMS: ceilMS(s.ResetAfter),
+		Limit: s.Limit, Remaining: s.Remaining, RetryAfterMS: api.Millis(s.RetryAfter), ResetAfterMS: api.Millis(s.ResetAfter),
 		Revision: s.PolicyRevision, Commit: commit(s.Commit),
 	}
 	for _, l := range s.Limits {
 		a.Limits = append(a.Limits, api.LimitState{
 			Name: l.Name, Limit: l.Limit, Remaining: l.Remaining,
-			RetryAfterMS: ceilMS(l.RetryAfter), ResetAfterMS: ceilMS(l.ResetAfter),
+			RetryAfterMS: api.Millis(l.RetryAfter), ResetAfterMS: api.Millis(l.ResetAfter),
 		})
 	}
 	return a
@@ -96,7 +96,7 @@ func fromState(s *client.State) *check.Answer {
 func fromDecision(d *client.Decision) *check.Answer {
 	a := fromState(&d.State)
 	a.Allowed, a.Duplicate = d.Allowed, d.Duplicate
-	a.WaitMS, a.Shadowed, a.Source = ceilMS(d.Wait), d.Shadowed, d.Source
+	a.WaitMS, a.Shadowed, a.Source = api.Millis(d.Wait), d.Shadowed, d.Source
 	return a
 }
 
@@ -109,14 +109,6 @@ func fromWire(s *api.State) *check.Answer {
 }
 
 func commit(c api.Commit) *api.Commit { return &c }
-
-func ceilMS(d time.Duration) int64 {
-	ms := int64(d / time.Millisecond)
-	if d%time.Millisecond > 0 { // not d + 999 µs, which may be more than a Duration holds
-		ms++
-	}
-	return ms
-}
 
 // sleep waits, and says whether ctx goes on.
 func sleep(ctx context.Context, d time.Duration) bool { return pause(ctx, d) == nil }

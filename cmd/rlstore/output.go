@@ -35,26 +35,17 @@ func row(w io.Writer, cells ...any) {
 	fmt.Fprintln(w)
 }
 
-// ms is a remaining time as the API gives it: whole milliseconds, rounded up.
-func ms(d time.Duration) int64 {
-	n := int64(d / time.Millisecond)
-	if d%time.Millisecond > 0 { // not d + 999 µs, which may be more than a Duration holds
-		n++
-	}
-	return n
-}
-
 // apiState is the client's state in the API's JSON shape.
 func apiState(s client.State) api.State {
 	out := api.State{
 		Policy: s.Policy, Key: s.Key, Limit: s.Limit, Remaining: s.Remaining,
-		RetryAfterMS: ms(s.RetryAfter), ResetAfterMS: ms(s.ResetAfter),
+		RetryAfterMS: api.Millis(s.RetryAfter), ResetAfterMS: api.Millis(s.ResetAfter),
 		Mode: s.Mode, Source: s.Source, PolicyRevision: s.PolicyRevision, Commit: s.Commit,
 	}
 	for _, l := range s.Limits {
 		out.Limits = append(out.Limits, api.LimitState{
 			Name: l.Name, Limit: l.Limit, Remaining: l.Remaining,
-			RetryAfterMS: ms(l.RetryAfter), ResetAfterMS: ms(l.ResetAfter),
+			RetryAfterMS: api.Millis(l.RetryAfter), ResetAfterMS: api.Millis(l.ResetAfter),
 		})
 	}
 	return out

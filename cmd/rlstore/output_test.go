@@ -1,10 +1,8 @@
 package main
 
 import (
-	"math"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/rlstore/rlstore/api"
 )
@@ -20,18 +18,6 @@ func TestAStateTellsOnlyWhatIsKnown(t *testing.T) {
 		var out strings.Builder
 		if writeState(&out, "allowed", s); out.String() != want {
 			t.Errorf("got  %swant %s", out.String(), want)
-		}
-	}
-}
-
-// The longest time that there is has a number of milliseconds, too: a bucket may take
-// longer than that to fill.
-func TestMillisecondsAreRoundedUp(t *testing.T) {
-	for d, want := range map[time.Duration]int64{
-		0: 0, 1: 1, time.Millisecond: 1, time.Millisecond + 1: 2, math.MaxInt64: math.MaxInt64/1_000_000 + 1,
-	} {
-		if got := ms(d); got != want {
-			t.Errorf("%d ns are %d ms, want %d", d, got, want)
 		}
 	}
 }

@@ -52,7 +52,7 @@ func lintNotes(p *api.Policy) (notes []lintNote) {
 		case p.SyncInterval > 0:
 			n.ExceededBy = policy.SoftBound(&l, time.Duration(p.SyncInterval), 2)
 		case p.LeaseTTL > 0:
-			n.Stranded, n.StrandedForMS = l.Burst, ms(time.Duration(p.LeaseTTL))
+			n.Stranded, n.StrandedForMS = l.Burst, api.Millis(time.Duration(p.LeaseTTL))
 		default:
 			continue
 		}

@@ -132,7 +132,7 @@ func runTake(cmd *cobra.Command, a *app, o *takeOptions) error {
 	}
 	answer := api.Decision{
 		Allowed: d.Allowed, State: apiState(d.State),
-		WaitMS: ms(d.Wait), Shadowed: d.Shadowed, Duplicate: d.Duplicate,
+		WaitMS: api.Millis(d.Wait), Shadowed: d.Shadowed, Duplicate: d.Duplicate,
 	}
 	err = a.print(answer, func(w io.Writer) {
 		verdict := "denied "
