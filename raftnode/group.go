@@ -384,7 +384,7 @@ func (g *group) close() error {
 	// Raft waits for its calls to peers; without the connections they end now.
 	err := g.trans.Close()
 	err = errors.Join(err, stopped.Error())
-	g.entries.settle(context.Background()) // what was accepted is kept
+	_ = g.entries.settle(context.Background()) // what was accepted is kept; the store has told of a failure
 	if g.coalescer != nil {
 		g.coalescer.close()
 	}

@@ -15,7 +15,7 @@ type storedLog interface {
 	GetLog(index uint64, entry *raft.Log) error
 	// known and settle are as of a parallelLog.
 	known(committed uint64) uint64
-	settle(ctx context.Context) bool
+	settle(ctx context.Context) error
 }
 
 // serve begins to hand on what comes over the streams. servers is the group's latest
@@ -32,7 +32,7 @@ func (t *transport) merge(servers func() []raft.Server) {
 				refuse(rpc, errLost)
 				continue
 			}
-			if !t.log.settle(t.ctx) { // written as a leader, and asked for as a follower
+			if t.log.settle(t.ctx) != nil { // written as a leader, and asked for as a follower
 				if t.ctx.Err() != nil {
 					return
 				}

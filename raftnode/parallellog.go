@@ -3,7 +3,6 @@ package raftnode
 import (
 	"context"
 	"errors"
-	"math"
 	"sync"
 
 	"github.com/hashicorp/raft"
@@ -92,7 +91,7 @@ func (p *parallelLog) StoreLog(l *raft.Log) error { return p.StoreLogs([]*raft.L
 // disk when it returns, and all else is there.
 func (p *parallelLog) StoreLogs(logs []*raft.Log) error {
 	if !onlyCommands(logs) || !p.leads() {
-		if err := p.wait(context.Background(), math.MaxUint64); err != nil {
+		if err := p.settle(context.Background()); err != nil {
 			return p.store.halt(err)
 		}
 		return p.store.StoreLogs(logs)
@@ -153,7 +152,7 @@ func (p *parallelLog) write() {
 // DeleteRange implements raft.LogStore. It waits for all that is behind, since the store
 // has to tell a cut of the log's end from one that leaves entries to come.
 func (p *parallelLog) DeleteRange(first, last uint64) error {
-	if err := p.wait(context.Background(), p.accepted()); err != nil {
+	if err := p.settle(context.Background()); err != nil {
 		return p.store.halt(err)
 	}
 	return p.store.DeleteRange(first, last)
@@ -170,7 +169,7 @@ func (p *parallelLog) known(index uint64) uint64 {
 }
 
 // wait returns once no entry up to index is behind, or with the error of a write that
-// failed.
+// failed, or of ctx.
 func (p *parallelLog) wait(ctx context.Context, index uint64) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -195,18 +194,15 @@ func (p *parallelLog) wait(ctx context.Context, index uint64) error {
 	return nil
 }
 
-// settle returns once all that was accepted so far is on disk; false if it won't be, or
-// ctx ended first.
-func (p *parallelLog) settle(ctx context.Context) bool { return p.wait(ctx, p.accepted()) == nil }
-
-// accepted is the index of the last entry that is behind, 0 if none is.
-func (p *parallelLog) accepted() uint64 {
+// settle is wait for all that was accepted so far.
+func (p *parallelLog) settle(ctx context.Context) error {
 	p.mu.Lock()
-	defer p.mu.Unlock()
+	last := uint64(0)
 	if n := len(p.behind); n > 0 {
-		return p.behind[n-1].Index
+		last = p.behind[n-1].Index
 	}
-	return 0
+	p.mu.Unlock()
+	return p.wait(ctx, last)
 }
 
 // stored returns once the entry at index is on disk, or with the error for which it

@@ -118,7 +118,7 @@ func TestALeadersEntriesAreOnTheirWay(t *testing.T) {
 	}
 	gone, cancel := context.WithCancel(context.Background())
 	cancel()
-	if p.settle(gone) {
+	if p.settle(gone) == nil {
 		t.Fatal("settled with nothing on disk")
 	}
 	waits := make(chan uint64)
@@ -130,7 +130,7 @@ func TestALeadersEntriesAreOnTheirWay(t *testing.T) {
 			waits <- i
 		}()
 	}
-	settled := make(chan bool, 1)
+	settled := make(chan error, 1)
 	go func() { settled <- p.settle(context.Background()) }()
 	disk.word <- nil
 	if i := within(t, waits, "the end of a wait"); i != 2 {
@@ -151,7 +151,7 @@ func TestALeadersEntriesAreOnTheirWay(t *testing.T) {
 	default:
 	}
 	disk.word <- nil
-	if i := within(t, waits, "the end of a wait"); i != 4 || p.known(4) != 4 || !within(t, settled, "the end of all writes") {
+	if i := within(t, waits, "the end of a wait"); i != 4 || p.known(4) != 4 || within(t, settled, "the end of all writes") != nil {
 		t.Fatalf("entry %d, known %d, after all is on disk", i, p.known(4))
 	}
 	if last, err := disk.LastIndex(); last != 5 || err != nil {
@@ -198,7 +198,7 @@ func TestOnlyALeadersCommandsAreOnTheirWay(t *testing.T) {
 			if err := within(t, done, "the end"); err != nil {
 				t.Fatal(err)
 			}
-			if !p.settle(context.Background()) {
+			if p.settle(context.Background()) != nil {
 				t.Fatal("something is still behind")
 			}
 			if last, err := disk.LastIndex(); err != nil || (last == 0) == c.write {
@@ -279,7 +279,7 @@ func TestALeadersWriteFails(t *testing.T) {
 	if within(t, ended, "the end of a cut") {
 		t.Fatal("a cut after a write that failed")
 	}
-	if p.known(1) != 0 || p.settle(context.Background()) {
+	if p.known(1) != 0 || p.settle(context.Background()) == nil {
 		t.Fatalf("known up to %d", p.known(1))
 	}
 }
@@ -373,7 +373,7 @@ type askedLog struct {
 	asked chan struct{}
 }
 
-func (l askedLog) settle(ctx context.Context) bool {
+func (l askedLog) settle(ctx context.Context) error {
 	l.asked <- struct{}{}
 	return l.parallelLog.settle(ctx)
 }
