@@ -69,18 +69,26 @@ func TestEndOfTheContextTellsWhatIsKnown(t *testing.T) {
 	}
 }
 
+// inFlight is a client whose only flight at a time is under way, until gate is closed, and
+// has its second take of first.
+func inFlight(t *testing.T, wg *sync.WaitGroup) (f *fake, c *client.Client, gate chan struct{}) {
+	t.Helper()
+	f = newFake(t, 1, 1)
+	c = f.client(t, client.WithMaxInFlight(1))
+	mustTake(t, c, "first")
+	gate = make(chan struct{})
+	f.inject(func(int, *api.Batch) *fault { return &fault{wait: gate} })
+	before := f.count()
+	wg.Go(func() { mustTake(t, c, "first") })
+	poll(t, "a flight", func() bool { return f.count() == before+1 })
+	return f, c, gate
+}
+
 // A queued take whose context ends must not be applied later, and must not
 // disturb its neighbours.
 func TestQueuedTakeIsWithdrawn(t *testing.T) {
-	f := newFake(t, 1, 1)
-	c := f.client(t, client.WithMaxInFlight(1))
-	mustTake(t, c, "first")
-	gate := make(chan struct{})
-	f.inject(func(int, *api.Batch) *fault { return &fault{wait: gate} })
-	before := f.count()
 	var wg sync.WaitGroup
-	wg.Go(func() { mustTake(t, c, "first") })
-	poll(t, "a flight", func() bool { return f.count() == before+1 })
+	f, c, gate := inFlight(t, &wg)
 
 	ctx, cancel := context.WithCancel(t.Context())
 	wg.Go(func() {
@@ -102,15 +110,8 @@ func TestQueuedTakeIsWithdrawn(t *testing.T) {
 
 // The same for a batch that was sealed already, but never applied.
 func TestTakeIsWithdrawnBetweenAttempts(t *testing.T) {
-	f := newFake(t, 1, 1)
-	c := f.client(t, client.WithMaxInFlight(1))
-	mustTake(t, c, "first")
-	gate := make(chan struct{})
-	f.inject(func(int, *api.Batch) *fault { return &fault{wait: gate} })
-	before := f.count()
 	var wg sync.WaitGroup
-	wg.Go(func() { mustTake(t, c, "first") })
-	poll(t, "a flight", func() bool { return f.count() == before+1 })
+	f, c, gate := inFlight(t, &wg)
 	ctx, cancel := context.WithCancel(t.Context())
 	left := make(chan struct{})
 	wg.Go(func() {

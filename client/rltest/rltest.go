@@ -149,8 +149,8 @@ type Outage int
 const (
 	// Healthy is nothing.
 	Healthy Outage = iota
-	// NoLeader refuses every request, and tells no policies as nodes do: calls fail with [client.ErrUnavailable] once
-	// their time is over.
+	// NoLeader refuses every request, and tells no policies as nodes do: calls fail
+	// with [client.ErrUnavailable] once their time is over.
 	NoLeader
 	// NoAnswer carries out every request, and loses the answer: calls fail with
 	// [client.ErrOutcomeUnknown] once their time is over. If the outage ends before,
