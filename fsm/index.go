@@ -52,6 +52,18 @@ func (x *index) resize(size int) {
 	}
 }
 
+// first returns the first entry with the tag as its slot holds it, or 0.
+func (x *index) first(tag uint32) uint64 {
+	if x.n == 0 {
+		return 0
+	}
+	for i, mask := x.home(tag), len(x.slots)-1; ; i = (i + 1) & mask {
+		if s := x.slots[i]; s == 0 || slotTag(s) == tag {
+			return s
+		}
+	}
+}
+
 // find returns the slot of exactly this entry, or -1.
 func (x *index) find(tag, value uint32) int {
 	if x.n == 0 {

@@ -93,8 +93,7 @@ type at struct {
 func stripeOf(hash uint64) uint8 { return uint8(hash >> 32) }
 func tagOf(hash uint64) uint32   { return uint32(hash) }
 
-// record returns the bytes from loc to the end of its page. It reads nothing
-// of the page's head, which would be one more line to fetch from memory.
+// record returns the bytes from loc to the end of its page.
 func (s *stripe) record(loc uint32) []byte {
 	return s.pages[loc>>pageShift].buf[loc&(1<<pageShift-1):]
 }
@@ -136,22 +135,26 @@ func (t *table) find(hash uint64, policy, key string, sets *sets) at {
 	}
 }
 
-// touch reads what the look-ups of these operations will read first, in loops
-// so tight that the processor waits for many at once. The sum that it returns
-// means nothing, but keeps the compiler from leaving the reads out.
+// touch reads what the look-ups of these operations will read, in loops so tight
+// that the processor waits for many at once. The sum that it returns means nothing,
+// but keeps the compiler from leaving the reads out.
 func (t *table) touch(ops []staged) (sum uint64) {
-	var slots [lookahead]uint64
 	for i := range ops {
 		s := &t.stripes[stripeOf(ops[i].hash)]
 		if s.index.n > 0 {
-			slots[i] = s.index.slots[s.index.home(tagOf(ops[i].hash))]
+			sum += s.index.slots[s.index.home(tagOf(ops[i].hash))]
+		}
+	}
+	var records [lookahead][]byte
+	for i := range ops {
+		s := &t.stripes[stripeOf(ops[i].hash)]
+		if e := s.index.first(tagOf(ops[i].hash)); e != 0 {
+			records[i] = s.record(slotValue(e))
 		}
 	}
 	for i := range ops {
-		if slots[i] != 0 {
-			s := &t.stripes[stripeOf(ops[i].hash)]
-			r := s.record(slotValue(slots[i]))
-			// Both ends: two records in three lie across two lines of the cache.
+		// Both ends: two records in three lie across two lines of the cache.
+		if r := records[i]; len(r) > 0 {
 			sum += uint64(r[0]) + uint64(r[min(recordSize(len(ops[i].op.Key), 1), len(r))-1])
 		}
 	}
