@@ -1,5 +1,19 @@
 package client
 
+import (
+	"context"
+	"errors"
+)
+
+// SendWithdrawn makes an attempt of what must not leave any more, and tells whether
+// it knows that nothing has left.
+func SendWithdrawn(ctx context.Context, c *Client) bool {
+	l := c.dir.allLanes()[0]
+	a := &attempt{b: &batch{lane: l}, body: []byte("what nobody may get"), over: true}
+	r := c.send(ctx, c.dir.target(l.shard), a)
+	return errors.Is(r.err, errWithdrawn) && !a.read
+}
+
 // Waiting counts the operations that lanes hold, sealed or not.
 func Waiting(c *Client) (n int) {
 	for _, l := range c.dir.allLanes() {

@@ -1,11 +1,13 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net/http/httptrace"
 	"slices"
 	"time"
 
@@ -50,21 +52,24 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// attempt is one sending of a batch. It knows exactly whether anything left:
-// from the first read of its body on, the batch may have been applied.
+// attempt is one sending of a batch. It knows whether anything can have left: from
+// the first read of its body on, or once it has a connection, the batch may have been
+// applied.
 type attempt struct {
 	b      *batch
 	body   []byte
 	before bool // b.applied before this attempt
 
+	stopped bool // when it had a connection: nothing has left. For the one who sends
+
 	// Guarded by lane.mu.
 	over bool // nothing may leave any more
-	read bool // the body was read, in part at least
+	read bool // the body was read, in part at least, or could be
 }
 
 var errWithdrawn = errors.New("the callers have left")
 
-// reader returns the body for the HTTP client, which may ask for it again when
+// reader returns the body for a user's HTTP client, which may ask for it again when
 // it finds that an idle connection was closed.
 func (a *attempt) reader() io.ReadCloser { return &attemptBody{a: a, rest: a.body} }
 
@@ -93,6 +98,27 @@ func (r *attemptBody) Read(p []byte) (int, error) {
 // Close implements [io.Closer].
 func (r *attemptBody) Close() error { return nil }
 
+// plain returns the body as net/http knows it, which then goes out in one write with
+// its head: of a body that it does not know it sends the head first. It is for a
+// context that is watched.
+func (a *attempt) plain() io.ReadCloser { return io.NopCloser(bytes.NewReader(a.body)) }
+
+// watched returns a context that tells of the connection that the attempt gets:
+// from then on, the batch may have been applied. If it must not leave any more, the
+// connection is closed, so that nothing does, and cancel called, so that it gets no
+// other one. Only of a transport of our own is it known that it tells, and that no
+// other request has a part in the connection.
+func (a *attempt) watched(ctx context.Context, cancel context.CancelFunc) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(got httptrace.GotConnInfo) {
+		if !a.start() {
+			a.stopped = true
+			cancel()
+			got.Conn.Close()
+		}
+	}})
+}
+
+// start tells that the attempt may leave now, and notes that it has.
 func (a *attempt) start() bool {
 	l := a.b.lane
 	l.mu.Lock()

@@ -51,14 +51,21 @@ func (c *Client) send(ctx context.Context, to target, a *attempt) *response {
 	if !to.forward {
 		h[api.HeaderForward] = never
 	}
+	reader := a.reader
+	if c.ownHTTP {
+		ctx, reader = a.watched(ctx, cancel), a.plain
+	}
 	req := (&http.Request{
 		Method: http.MethodPost, URL: to.node.batch, Host: to.node.batch.Host,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: h, Body: a.reader(), ContentLength: int64(len(a.body)),
-		GetBody: func() (io.ReadCloser, error) { return a.reader(), nil },
+		Header: h, Body: reader(), ContentLength: int64(len(a.body)),
+		GetBody: func() (io.ReadCloser, error) { return reader(), nil },
 	}).WithContext(ctx)
 	resp, err := c.http.Do(req)
-	if err != nil {
+	switch {
+	case err != nil && a.stopped:
+		return &response{err: errWithdrawn}
+	case err != nil:
 		return &response{err: err}
 	}
 	defer resp.Body.Close()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -148,6 +149,31 @@ func TestTakeIsWithdrawnBetweenAttempts(t *testing.T) {
 	wg.Wait()
 	if f.spent("leaver") != 0 || f.spent("stayer") != 1 {
 		t.Errorf("charged %d %d", f.spent("leaver"), f.spent("stayer"))
+	}
+}
+
+// Nor must it leave when its callers have gone while it waited for a connection,
+// whoever's transport carries it.
+func TestNothingLeavesThatWasWithdrawnBefore(t *testing.T) {
+	for name, opts := range map[string][]client.Option{
+		"own transport":    nil,
+		"users' transport": {client.WithHTTPClient(&http.Client{Transport: &http.Transport{}})},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFake(t, 1, 1)
+			c := f.client(t, opts...)
+			mustTake(t, c, "k") // over a connection that is idle after it
+			before := f.count()
+			for range 3 {
+				if !client.SendWithdrawn(t.Context(), c) {
+					t.Error("the attempt does not know that it was withdrawn")
+				}
+			}
+			mustTake(t, c, "k")
+			if n := f.count() - before; n != 1 {
+				t.Errorf("%d batches arrived, one was sent", n)
+			}
+		})
 	}
 }
 
