@@ -57,6 +57,7 @@ func newDev(a *app) *cobra.Command {
 }
 
 func runDev(ctx context.Context, a *app, o *devOptions) (err error) {
+	coarseTimers()
 	ctx, stop := untilSignal(ctx)
 	defer stop()
 	if o.dataDir == "" {

@@ -61,6 +61,7 @@ with the same flags shows them all.`,
 }
 
 func runServe(ctx context.Context, cfg server.Config) error {
+	coarseTimers()
 	ctx, stop := untilSignal(ctx)
 	defer stop()
 	s, err := server.New(cfg)
