@@ -1,9 +1,12 @@
 package client_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -283,5 +286,40 @@ func poll(t testing.TB, what string, ok func() bool) {
 			t.Fatalf("gave up waiting for %s", what)
 		}
 		time.Sleep(time.Millisecond)
+	}
+}
+
+// heads counts the writes of a connection that are the head of a request and not
+// its body.
+type heads struct {
+	net.Conn
+	alone, batches *atomic.Int32
+}
+
+func (c heads) Write(p []byte) (int, error) {
+	if bytes.HasPrefix(p, []byte("POST /v1/take/batch ")) {
+		c.batches.Add(1)
+		if bytes.HasSuffix(p, []byte("\r\n\r\n")) {
+			c.alone.Add(1)
+		}
+	}
+	return c.Conn.Write(p)
+}
+
+// A server that gets the head first wakes twice.
+func TestABatchIsOneWrite(t *testing.T) {
+	f := newFake(t, 1, 1)
+	var alone, batches atomic.Int32
+	c := f.client(t, client.WithHTTPClient(&http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := new(net.Dialer).DialContext(ctx, network, address)
+			return heads{conn, &alone, &batches}, err
+		},
+	}}))
+	for range 3 {
+		mustTake(t, c, "k")
+	}
+	if batches.Load() != 3 || alone.Load() != 0 {
+		t.Errorf("of %d batches, %d came after their heads", batches.Load(), alone.Load())
 	}
 }
