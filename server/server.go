@@ -84,6 +84,7 @@ func New(cfg Config, opts ...Option) (_ *Server, err error) {
 		return nil, err
 	}
 	keepHeadroom()
+	addProcessors()
 	var with seams
 	for _, o := range opts {
 		o(&with)
