@@ -18,7 +18,6 @@ type Client struct {
 	timeout       time.Duration
 	http          *http.Client
 	ownHTTP       bool // http was made here
-	tells         bool // http tells of the connections that requests get; see sole
 	authorization []string
 	logger        *slog.Logger
 	maxInFlight   int
@@ -66,8 +65,6 @@ func New(endpoints []string, opts ...Option) (*Client, error) {
 	if c.http == nil {
 		c.http, c.ownHTTP = &http.Client{Transport: newTransport(cfg.tls)}, true
 	}
-	transport, ok := c.http.Transport.(*http.Transport)
-	c.tells = ok && transport.Protocols == nil
 	if cfg.token != "" {
 		c.authorization = []string{"Bearer " + cfg.token}
 	}

@@ -3,7 +3,23 @@ package client
 import (
 	"context"
 	"errors"
+	"net"
+	"net/http"
 )
+
+// WrapConns has wrap look at what goes over the connections of a client's own transport.
+// It is to be called before the first request.
+func WrapConns(c *Client, wrap func(net.Conn) net.Conn) {
+	t := c.http.Transport.(*http.Transport)
+	dial := t.DialContext
+	t.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return wrap(conn), nil
+	}
+}
 
 // SendWithdrawn makes an attempt of what must not leave any more, and tells whether
 // it knows that nothing has left.

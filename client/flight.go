@@ -69,7 +69,7 @@ type attempt struct {
 
 var errWithdrawn = errors.New("the callers have left")
 
-// reader returns the body for whatever HTTP client, which may ask for it again when
+// reader returns the body for a user's HTTP client, which may ask for it again when
 // it finds that an idle connection was closed.
 func (a *attempt) reader() io.ReadCloser { return &attemptBody{a: a, rest: a.body} }
 
@@ -99,14 +99,19 @@ func (r *attemptBody) Read(p []byte) (int, error) {
 func (r *attemptBody) Close() error { return nil }
 
 // plain returns the body as net/http knows it, which then goes out in one write with
-// its head: of a body that it does not know it sends the head first. It is for a
+// its head, as far as that has room: of a body that it does not know it sends the head first. It is for a
 // context that is watched.
 func (a *attempt) plain() io.ReadCloser { return io.NopCloser(bytes.NewReader(a.body)) }
 
 // watched returns a context that tells of the connection that the attempt gets:
 // from then on, the batch may have been applied. If it must not leave any more, the
 // connection is closed, so that nothing does, and cancel called, so that it gets no
-// other one. It is for nodes of which [Client.sole] is true.
+// other one. Only of a transport of our own is it known that it tells, and that no other
+// request has a part in the connection: it speaks HTTP/1.
+//
+// When an idle connection turns out to be closed before anything was written, and no
+// other one is to be had, the batch counts as one that may have been applied: it errs on
+// the safe side.
 func (a *attempt) watched(ctx context.Context, cancel context.CancelFunc) context.Context {
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(got httptrace.GotConnInfo) {
 		if !a.start() {

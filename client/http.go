@@ -52,7 +52,7 @@ func (c *Client) send(ctx context.Context, to target, a *attempt) *response {
 		h[api.HeaderForward] = never
 	}
 	reader := a.reader
-	if c.sole(to.node) {
+	if c.ownHTTP {
 		ctx, reader = a.watched(ctx, cancel), a.plain
 	}
 	req := (&http.Request{
@@ -84,12 +84,6 @@ func (c *Client) send(ctx context.Context, to target, a *attempt) *response {
 	}
 	r.reply, r.err = api.DecodeReply(r.buf.Bytes())
 	return r
-}
-
-// sole tells whether requests to a node tell of the connection that they get, and are
-// the only one on it: by HTTP/1. A user's transport may speak HTTP/2 by TLS.
-func (c *Client) sole(to *endpoint) bool {
-	return c.ownHTTP || c.tells && to.base.Scheme == "http"
 }
 
 // Header values that every batch carries. Requests share them; nobody changes

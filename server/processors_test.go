@@ -6,20 +6,15 @@ import (
 )
 
 func TestWhoWaitsForTheDiskTakesNobodysPlace(t *testing.T) {
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
-	for _, x := range []struct {
-		set  string // GOMAXPROCS
-		want int
-	}{
-		{"", processors + diskWaiters},
-		{"5", processors}, // which Go has read at the start
-	} {
-		t.Setenv("GOMAXPROCS", x.set)
-		runtime.GOMAXPROCS(processors)
-		addProcessors()
-		addProcessors() // another server of the same process adds none
-		if got := runtime.GOMAXPROCS(0); got != x.want {
-			t.Errorf("with GOMAXPROCS=%q: %d goroutines at once, want %d", x.set, got, x.want)
-		}
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(3))
+	t.Setenv("GOMAXPROCS", "")
+	addDiskWaiters()
+	if got := runtime.GOMAXPROCS(3); got != 3+diskWaiters {
+		t.Errorf("%d goroutines run at once, want %d", got, 3+diskWaiters)
+	}
+	t.Setenv("GOMAXPROCS", "3")
+	addDiskWaiters()
+	if got := runtime.GOMAXPROCS(0); got != 3 {
+		t.Errorf("%d goroutines run at once where an operator has chosen 3", got)
 	}
 }

@@ -49,6 +49,7 @@ from the --config file (node-id: n1), else it is the default. 'rlstore config pr
 with the same flags shows them all.`,
 		Args: between(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			coarseTimers() // first: what was read before would have to be read again
 			cfg, err := a.loadConfig(cmd.Flags())
 			if err != nil {
 				return err
@@ -61,7 +62,6 @@ with the same flags shows them all.`,
 }
 
 func runServe(ctx context.Context, cfg server.Config) error {
-	coarseTimers()
 	ctx, stop := untilSignal(ctx)
 	defer stop()
 	s, err := server.New(cfg)
