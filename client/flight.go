@@ -99,8 +99,8 @@ func (r *attemptBody) Read(p []byte) (int, error) {
 func (r *attemptBody) Close() error { return nil }
 
 // plain returns the body as net/http knows it, which then goes out in one write with
-// its head, as far as that has room: of a body that it does not know it sends the head first. It is for a
-// context that is watched.
+// its head, as far as that has room: of a body that it does not know it sends the head
+// first. It is for a context that is watched.
 func (a *attempt) plain() io.ReadCloser { return io.NopCloser(bytes.NewReader(a.body)) }
 
 // watched returns a context that tells of the connection that the attempt gets:
