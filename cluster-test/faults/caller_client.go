@@ -7,6 +7,7 @@ import (
 	"github.com/rlstore/rlstore/api"
 	"github.com/rlstore/rlstore/client"
 	"github.com/rlstore/rlstore/cluster-test/check"
+	"github.com/rlstore/rlstore/cluster-test/record"
 )
 
 // The calls below go through the Go client, which repeats what it must under a
@@ -25,14 +26,14 @@ func (c *caller) throughClient(context.Context) {
 		ops[0].Kind, ops[0].Cost, ops[0].MaxWaitMS = "take", cost, most.Milliseconds()
 		returned := c.journal.call(ops)
 		d, err := c.client.Take(ctx, policy, key, cost, client.MaxWait(most))
-		conclude(&ops[0], err, func() *check.Answer { return decisionAnswer(&d) })
+		conclude(&ops[0], err, func() *check.Answer { return record.Decision(&d) })
 		returned()
 	case kind < 15:
 		ops[0].Kind, ops[0].Cost = "refund", cost
 		returned := c.journal.call(ops)
 		r, err := c.client.RefundN(ctx, policy, key, cost)
 		conclude(&ops[0], err, func() *check.Answer {
-			a := stateAnswer(&r.State)
+			a := record.State(&r.State)
 			a.Refunded, a.Duplicate = r.Refunded, r.Duplicate
 			return a
 		})
@@ -41,7 +42,7 @@ func (c *caller) throughClient(context.Context) {
 		ops[0].Kind = "peek"
 		returned := c.journal.call(ops)
 		s, err := c.client.Peek(ctx, policy, key)
-		conclude(&ops[0], err, func() *check.Answer { return stateAnswer(&s) })
+		conclude(&ops[0], err, func() *check.Answer { return record.State(&s) })
 		returned()
 	default:
 		ops[0].Kind = "reset"
@@ -80,7 +81,7 @@ func (c *caller) takeBatch(ops []check.Op, reqs []client.Request) {
 			ops[i].Outcome = check.NotApplied
 			continue
 		}
-		conclude(&ops[i], res[i].Err, func() *check.Answer { return decisionAnswer(&res[i].Decision) })
+		conclude(&ops[i], res[i].Err, func() *check.Answer { return record.Decision(&res[i].Decision) })
 	}
 	returned()
 	for i := range ops {
@@ -104,27 +105,4 @@ func conclude(op *check.Op, err error, answer func() *check.Answer) {
 	default:
 		op.Outcome = check.NotApplied
 	}
-}
-
-func decisionAnswer(d *client.Decision) *check.Answer {
-	a := stateAnswer(&d.State)
-	a.Allowed, a.Duplicate = d.Allowed, d.Duplicate
-	a.WaitMS, a.Shadowed, a.Source = api.Millis(d.Wait), d.Shadowed, d.Source
-	return a
-}
-
-func stateAnswer(s *client.State) *check.Answer {
-	commit := s.Commit
-	a := &check.Answer{
-		Limit: s.Limit, Remaining: s.Remaining,
-		RetryAfterMS: api.Millis(s.RetryAfter), ResetAfterMS: api.Millis(s.ResetAfter),
-		Revision: s.PolicyRevision, Commit: &commit,
-	}
-	for _, l := range s.Limits {
-		a.Limits = append(a.Limits, api.LimitState{
-			Name: l.Name, Limit: l.Limit, Remaining: l.Remaining,
-			RetryAfterMS: api.Millis(l.RetryAfter), ResetAfterMS: api.Millis(l.ResetAfter),
-		})
-	}
-	return a
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/rlstore/rlstore/api"
 	"github.com/rlstore/rlstore/client"
 	"github.com/rlstore/rlstore/cluster-test/check"
+	"github.com/rlstore/rlstore/cluster-test/record"
 )
 
 // The calls below make reservations and permits, and settle, renew and release them;
@@ -76,7 +77,7 @@ func (c *caller) make(op check.Op) {
 			}
 			d, id = r.Decision, r.ID
 		}
-		c.made(op, decisionAnswer(&d), id)
+		c.made(op, record.Decision(&d), id)
 		return nil
 	})
 }

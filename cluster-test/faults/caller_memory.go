@@ -7,6 +7,7 @@ import (
 	"github.com/rlstore/rlstore/api"
 	"github.com/rlstore/rlstore/client"
 	"github.com/rlstore/rlstore/cluster-test/check"
+	"github.com/rlstore/rlstore/cluster-test/record"
 )
 
 // The calls below are for policies that somebody else than the log may decide:
@@ -43,7 +44,7 @@ func (c *caller) spendClient(context.Context) {
 		c.did(check.Op{Kind: "take", Policy: policy, Key: key, Cost: cost}, func(op *check.Op) error {
 			d, err := c.client.Take(context.Background(), policy, key, cost)
 			if err == nil {
-				op.Outcome, op.Answer = check.Done, decisionAnswer(&d)
+				op.Outcome, op.Answer = check.Done, record.Decision(&d)
 			}
 			return err
 		})

@@ -21,6 +21,7 @@ import (
 	"github.com/rlstore/rlstore/client"
 	"github.com/rlstore/rlstore/cluster-test/check"
 	"github.com/rlstore/rlstore/cluster-test/process"
+	"github.com/rlstore/rlstore/cluster-test/record"
 )
 
 // runVerb does one run or many.
@@ -275,7 +276,7 @@ func (w *world) lastPeeks(ctx context.Context, j *journal, cl *client.Client) {
 		ops := []check.Op{{Client: c.lane(0), Kind: "peek", Policy: p.Name, Key: key}}
 		returned := j.call(ops)
 		s, err := cl.Peek(ctx, p.Name, key)
-		conclude(&ops[0], err, func() *check.Answer { return stateAnswer(&s) })
+		conclude(&ops[0], err, func() *check.Answer { return record.State(&s) })
 		returned()
 		if err != nil && !errors.Is(err, client.ErrUnknownPolicy) {
 			w.violation("no fault is at work, and a peek fails: %v", err)

@@ -17,6 +17,7 @@ import (
 	"github.com/rlstore/rlstore/api"
 	"github.com/rlstore/rlstore/client"
 	"github.com/rlstore/rlstore/cluster-test/check"
+	"github.com/rlstore/rlstore/cluster-test/record"
 )
 
 // caller is one user of the cluster, who asks one thing after the other.
@@ -133,7 +134,7 @@ func (c *caller) take() {
 	most := c.mostWait()
 	op.MaxWaitMS = most.Milliseconds()
 	d, err := c.cl.Take(ctx, op.Policy, op.Key, op.Cost, append(withID(op.RequestID), client.MaxWait(most))...)
-	c.end(op, fromDecision(&d), err)
+	c.end(op, record.Decision(&d), err)
 }
 
 func (c *caller) refund() {
@@ -141,7 +142,7 @@ func (c *caller) refund() {
 	defer cancel()
 	op := c.begin("refund")
 	r, err := c.cl.RefundN(ctx, op.Policy, op.Key, op.Cost, withID(op.RequestID)...)
-	a := fromState(&r.State)
+	a := record.State(&r.State)
 	a.Refunded, a.Duplicate = r.Refunded, r.Duplicate
 	c.end(op, a, err)
 }
@@ -151,7 +152,7 @@ func (c *caller) peek() {
 	defer cancel()
 	op := c.begin("peek")
 	s, err := c.cl.Peek(ctx, op.Policy, op.Key)
-	c.end(op, fromState(&s), err)
+	c.end(op, record.State(&s), err)
 }
 
 func (c *caller) reset() {
@@ -194,7 +195,7 @@ func (c *caller) batch(atomic bool) {
 	for i := range ops {
 		e, a := err, (*check.Answer)(nil)
 		if err == nil {
-			e, a = results[i].Err, fromDecision(&results[i].Decision)
+			e, a = results[i].Err, record.Decision(&results[i].Decision)
 		}
 		c.w.rec.returned(&ops[i], a, e, false)
 		if i > 0 && ops[i].Return != check.Forever && ops[0].Return != check.Forever {

@@ -11,6 +11,7 @@ import (
 	"github.com/rlstore/rlstore/api"
 	"github.com/rlstore/rlstore/client"
 	"github.com/rlstore/rlstore/cluster-test/check"
+	"github.com/rlstore/rlstore/cluster-test/record"
 )
 
 // held is a reservation or a permit that a caller was told of; it may be over.
@@ -98,7 +99,7 @@ func reserved(r *client.Hold) *check.Answer {
 	if r == nil {
 		return nil
 	}
-	a := fromDecision(&r.Decision)
+	a := record.Decision(&r.Decision)
 	if id, err := api.ParseReservation(r.ID); err == nil {
 		a.Hold = id[:]
 	}
@@ -109,7 +110,7 @@ func permitted(p *client.Permit) *check.Answer {
 	if p == nil {
 		return nil
 	}
-	a := fromDecision(&p.Decision)
+	a := record.Decision(&p.Decision)
 	if id, err := api.ParsePermit(p.ID); err == nil {
 		a.Hold = id[:]
 	}

@@ -78,28 +78,6 @@ func (r *recorder) returned(op *check.Op, a *check.Answer, err error, doubt bool
 // errNotSent: the request surely has not left.
 var errNotSent = errors.New("not sent")
 
-// fromState is the answer that the Go client gave.
-func fromState(s *client.State) *check.Answer {
-	a := &check.Answer{
-		Limit: s.Limit, Remaining: s.Remaining, RetryAfterMS: api.Millis(s.RetryAfter), ResetAfterMS: api.Millis(s.ResetAfter),
-		Revision: s.PolicyRevision, Commit: commit(s.Commit),
-	}
-	for _, l := range s.Limits {
-		a.Limits = append(a.Limits, api.LimitState{
-			Name: l.Name, Limit: l.Limit, Remaining: l.Remaining,
-			RetryAfterMS: api.Millis(l.RetryAfter), ResetAfterMS: api.Millis(l.ResetAfter),
-		})
-	}
-	return a
-}
-
-func fromDecision(d *client.Decision) *check.Answer {
-	a := fromState(&d.State)
-	a.Allowed, a.Duplicate = d.Allowed, d.Duplicate
-	a.WaitMS, a.Shadowed, a.Source = api.Millis(d.Wait), d.Shadowed, d.Source
-	return a
-}
-
 // fromWire is the answer that came as JSON.
 func fromWire(s *api.State) *check.Answer {
 	return &check.Answer{

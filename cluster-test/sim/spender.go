@@ -8,6 +8,7 @@ import (
 	"github.com/rlstore/rlstore/api"
 	"github.com/rlstore/rlstore/client"
 	"github.com/rlstore/rlstore/cluster-test/check"
+	"github.com/rlstore/rlstore/cluster-test/record"
 )
 
 // elsewhere are policies that something else than the log may decide: leases and soft
@@ -43,7 +44,7 @@ func (c *caller) spend() {
 			ctx, cancel := c.patience()
 			d, err := c.cl.Take(ctx, policy, key, op.Cost)
 			cancel()
-			c.end(op, fromDecision(&d), err)
+			c.end(op, record.Decision(&d), err)
 			continue
 		}
 		body, err := json.Marshal(api.TakeRequest{Policy: policy, Key: key, Cost: &op.Cost})
@@ -71,7 +72,7 @@ func (c *caller) spendBatch() {
 	for i := range ops {
 		e, a := err, (*check.Answer)(nil)
 		if err == nil {
-			e, a = results[i].Err, fromDecision(&results[i].Decision)
+			e, a = results[i].Err, record.Decision(&results[i].Decision)
 		}
 		c.w.rec.returned(&ops[i], a, e, false)
 	}
