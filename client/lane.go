@@ -253,7 +253,7 @@ func (b *batch) encode() []byte {
 	policy := 0             // its index
 	for i := range b.items {
 		if i%touchAhead == 0 {
-			b.touch(i)
+			b.touch(b.items[i:min(i+touchAhead, len(b.items))])
 		}
 		it := &b.items[i]
 		op := it.op()
@@ -271,12 +271,12 @@ func (b *batch) encode() []byte {
 // touchAhead is how many keys are fetched side by side.
 const touchAhead = 32
 
-// touch reads the next keys from item i on, in a loop so tight that the processor
-// waits for many at once. A batch has waited for the one before it since its keys were
-// looked at, and they lie wherever their callers have them.
-func (b *batch) touch(i int) {
-	for j := range b.items[i:min(i+touchAhead, len(b.items))] {
-		if key := b.items[i+j].key; key != "" {
+// touch reads the keys of items, in a loop so tight that the processor waits for many at
+// once. A batch has waited for the one before it since its keys were looked at, and they
+// lie wherever their callers have them.
+func (b *batch) touch(items []item) {
+	for i := range items {
+		if key := items[i].key; key != "" {
 			b.touched += key[0]
 		}
 	}

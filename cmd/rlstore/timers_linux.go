@@ -33,8 +33,11 @@ const (
 func coarseTimers() {
 	runtime.LockOSThread() // a slack is a thread's own, and that of exec counts
 	defer runtime.UnlockOSThread()
+	if slack() != defaultSlack {
+		return
+	}
 	program, err := itself()
-	if err != nil || slack() != defaultSlack {
+	if err != nil {
 		return
 	}
 	setSlack(timerSlack)

@@ -95,19 +95,11 @@ func serveCommand(t *testing.T, gone bool) *exec.Cmd {
 		}
 		return &exec.Cmd{Path: program, Args: args}
 	}
-	file, err := os.Open(self)
+	text, err := os.ReadFile(self)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer file.Close()
-	copied, err := os.OpenFile(program, os.O_CREATE|os.O_WRONLY, 0o700)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.Copy(copied, file); err != nil {
-		t.Fatal(err)
-	}
-	if err := copied.Close(); err != nil { // a file that is written cannot be run
+	if err := os.WriteFile(program, text, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	left, err := os.Open(program)
@@ -156,9 +148,7 @@ func serves(log, node string) bool {
 	return bytes.Contains(said, []byte("msg=ready node="+node+"\n"))
 }
 
-func proc(pid int, name ...string) string {
-	return filepath.Join(append([]string{"/proc", strconv.Itoa(pid)}, name...)...)
-}
+func proc(pid int, name string) string { return filepath.Join("/proc", strconv.Itoa(pid), name) }
 
 // openFiles is how many files a process may have open.
 func openFiles(t *testing.T, pid int) string {
