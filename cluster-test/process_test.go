@@ -77,8 +77,14 @@ func (n *node) terminate(t testing.TB) {
 }
 
 // freeze stops the node in its tracks; thaw lets it go on.
-func (n *node) freeze(t testing.TB) { t.Helper(); n.signal(t, syscall.SIGSTOP) }
-func (n *node) thaw(t testing.TB)   { t.Helper(); n.signal(t, syscall.SIGCONT) }
+func (n *node) freeze(t testing.TB) {
+	t.Helper()
+	if err := n.proc.Freeze(); err != nil {
+		t.Fatalf("freeze node %s: %v", n.id, err)
+	}
+}
+
+func (n *node) thaw(t testing.TB) { t.Helper(); n.signal(t, syscall.SIGCONT) }
 
 // end makes sure that nothing is left of the node.
 func (n *node) end() {

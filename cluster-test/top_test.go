@@ -12,6 +12,7 @@ import (
 func TestTopIsMergedAndNamesWhoIsMissing(t *testing.T) {
 	t.Parallel()
 	c := start(t, nil)
+	c.spread(t) // a node that has handed its shard over still counts what it decided
 	asked := c.nodes[0]
 	p := asked.put(t, "top", 1, 3600e9, 5)
 	cost := int64(4)
