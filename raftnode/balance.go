@@ -46,7 +46,11 @@ func (n *Node) balance(ctx context.Context) {
 			if !g.leading.Load() || g.isHeld() || target == "" || target == n.cfg.NodeID || !n.isCaughtUp(target, g) {
 				continue
 			}
-			if err := n.handOver(ctx, g, target); err != nil {
+			err := n.handOver(ctx, g, target)
+			if errors.Is(err, errSpared) { // it was told when it failed; others can move meanwhile
+				continue
+			}
+			if err != nil {
 				g.log.Warn("could not move the leadership", "to", target, "error", err)
 			} else {
 				g.log.Info("moved the leadership to spread the load", "to", target)

@@ -115,7 +115,7 @@ func (n *Node) openGroup(id uint32, first *raft.Configuration, complete bool, lo
 		ServerAddressProvider: addressProvider{n.peers},
 		Logger:                hlog.Named("transport"),
 		Stream:                n.mux.Group(id),
-		MaxPool:               2,
+		MaxPool:               pooledConns,
 		MaxRPCsInFlight:       1, // no pipelining: it can stall behind healthy heartbeats
 		Timeout:               transportTimeout,
 	}), n.beats, n.peers, g.repair, g.entries)

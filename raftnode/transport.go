@@ -2,8 +2,10 @@ package raftnode
 
 import (
 	"context"
+	"errors"
 	"io"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -138,22 +140,38 @@ func named(id raft.ServerID, target raft.ServerAddress) raft.ServerAddress {
 
 // RequestVote implements raft.Transport.
 func (t *transport) RequestVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
-	return t.NetworkTransport.RequestVote(id, named(id, target), args, resp)
+	return pastEnded(func() error { return t.NetworkTransport.RequestVote(id, named(id, target), args, resp) })
 }
 
 // RequestPreVote implements raft.WithPreVote.
 func (t *transport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
-	return t.NetworkTransport.RequestPreVote(id, named(id, target), args, resp)
+	return pastEnded(func() error { return t.NetworkTransport.RequestPreVote(id, named(id, target), args, resp) })
+}
+
+// TimeoutNow implements raft.Transport.
+func (t *transport) TimeoutNow(id raft.ServerID, target raft.ServerAddress, args *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
+	return pastEnded(func() error { return t.NetworkTransport.TimeoutNow(id, named(id, target), args, resp) })
+}
+
+// pooledConns is how many idle connections to a peer a group keeps.
+const pooledConns = 2
+
+// pastEnded makes a call that may be made twice, and makes it again if its connection
+// had ended: the library keeps idle connections without a look at them, and after a
+// restart of the peer each of them fails the next call. A vote would be missed in an
+// election, and the leadership not handed over.
+func pastEnded(call func() error) error {
+	for ended := 0; ; ended++ {
+		err := call()
+		if ended == pooledConns || !errors.Is(err, io.EOF) && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
+			return err
+		}
+	}
 }
 
 // InstallSnapshot implements raft.Transport.
 func (t *transport) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
 	return t.NetworkTransport.InstallSnapshot(id, named(id, target), args, resp, data)
-}
-
-// TimeoutNow implements raft.Transport.
-func (t *transport) TimeoutNow(id raft.ServerID, target raft.ServerAddress, args *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
-	return t.NetworkTransport.TimeoutNow(id, named(id, target), args, resp)
 }
 
 // beat makes a call with those of other groups; false if it has to go the usual way.

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -290,5 +292,73 @@ func TestACloseEndsCallsThatWait(t *testing.T) {
 	}
 	if err := <-ended; err == nil {
 		t.Error("a call without an answer succeeded")
+	}
+}
+
+// What is pooled to a peer has ended once that was started again. A vote and a
+// hand-over get there nevertheless, at the first try.
+func TestVotesAndHandOversPassEndedConnections(t *testing.T) {
+	nodes := openTransports(t, knowsBeats, "a", "b")
+	a, b := nodes[0], nodes[1]
+	head := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte("a"), Addr: []byte("the address of a")}
+	go func() {
+		for {
+			select {
+			case rpc := <-b.Consumer():
+				switch rpc.Command.(type) {
+				case *raft.AppendEntriesRequest:
+					rpc.Respond(&raft.AppendEntriesResponse{Term: 7, Success: true}, nil)
+				case *raft.RequestVoteRequest:
+					rpc.Respond(&raft.RequestVoteResponse{Term: 7, Granted: true}, nil)
+				case *raft.RequestPreVoteRequest:
+					rpc.Respond(&raft.RequestPreVoteResponse{Term: 7, Granted: true}, nil)
+				default:
+					rpc.Respond(&raft.TimeoutNowResponse{RPCHeader: head}, nil)
+				}
+			case <-b.ctx.Done():
+				return
+			}
+		}
+	}()
+	for _, call := range []struct {
+		name string
+		make func() error
+	}{
+		{"RequestVote", func() error {
+			return a.RequestVote("b", "nowhere", &raft.RequestVoteRequest{RPCHeader: head, Term: 7}, &raft.RequestVoteResponse{})
+		}},
+		{"RequestPreVote", func() error {
+			return a.RequestPreVote("b", "nowhere", &raft.RequestPreVoteRequest{RPCHeader: head, Term: 7}, &raft.RequestPreVoteResponse{})
+		}},
+		{"TimeoutNow", func() error {
+			return a.TimeoutNow("b", "nowhere", &raft.TimeoutNowRequest{RPCHeader: head}, &raft.TimeoutNowResponse{})
+		}},
+	} {
+		var resp raft.AppendEntriesResponse
+		if err := <-a.appendTo(raft.AppendEntriesRequest{Term: 7, Entries: []*raft.Log{{Index: 1, Term: 7}}}, &resp); err != nil {
+			t.Fatal(err)
+		}
+		b.endConns()
+		if err := call.make(); err != nil {
+			t.Errorf("%s over a connection that has ended: %v", call.name, err)
+		}
+	}
+	b.endConns()
+	b.beats.mux.Close()
+	if err := a.TimeoutNow("b", "nowhere", &raft.TimeoutNowRequest{RPCHeader: head}, &raft.TimeoutNowResponse{}); err == nil {
+		t.Error("a node that is gone was told to stand for election")
+	}
+}
+
+// endConns closes the connections that others have to the group.
+func (t *transport) endConns() {
+	t.beats.mux.mu.Lock()
+	g := t.beats.mux.groups[t.group]
+	t.beats.mux.mu.Unlock()
+	g.mu.Lock()
+	conns := slices.Collect(maps.Keys(g.conns))
+	g.mu.Unlock()
+	for _, c := range conns {
+		c.Close()
 	}
 }
