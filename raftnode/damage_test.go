@@ -260,3 +260,52 @@ func TestAFlippedBitInNodeJSONIsFoundAtTheStart(t *testing.T) {
 		}
 	}
 }
+
+// A snapshot that a crash cut short is nobody's, and as large as a state.
+func TestUnfinishedSnapshotsAreRemovedAtTheStart(t *testing.T) {
+	dir := t.TempDir()
+	d, err := OpenFiles(dir, FilesOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	conf := raft.Configuration{Servers: []raft.Server{{ID: "n1", Address: "127.0.0.1:9101"}}}
+	open := func() Snapshots {
+		t.Helper()
+		snaps, err := d.OpenSnapshots(1, hclog.NewNullLogger())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return snaps
+	}
+	snaps := open()
+	for _, finish := range []bool{true, false} {
+		sink, err := snaps.Create(raft.SnapshotVersionMax, 1000, 3, conf, 7, &raft.InmemTransport{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := sink.Write([]byte("the state of a shard")); err != nil {
+			t.Fatal(err)
+		}
+		if finish {
+			if err := sink.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	folders := func() int {
+		t.Helper()
+		entries, err := os.ReadDir(filepath.Join(dir, "groups", "001", "snapshots"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(entries)
+	}
+	if n := folders(); n != 2 {
+		t.Fatalf("%d folders of a snapshot and a half", n)
+	}
+	snaps = open()
+	if list, err := snaps.List(); err != nil || len(list) != 1 || folders() != 1 {
+		t.Errorf("after a start: %d folders, the snapshots %+v, %v", folders(), list, err)
+	}
+}

@@ -244,7 +244,11 @@ func (d *files) OpenSnapshots(group uint32, log hclog.Logger) (Snapshots, error)
 	if err != nil {
 		return nil, err
 	}
-	return &summedSnapshots{SnapshotStore: store, path: filepath.Join(d.group(group), "snapshots"), aside: &d.aside, log: log}, nil
+	s := &summedSnapshots{SnapshotStore: store, path: filepath.Join(d.group(group), "snapshots"), aside: &d.aside, log: log}
+	if err := s.sweep(); err != nil {
+		return nil, fmt.Errorf("remove what a crash left of a snapshot: %w", err)
+	}
+	return s, nil
 }
 
 // Close implements Disk.

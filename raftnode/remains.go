@@ -137,7 +137,7 @@ func (g *gatherer) group(dir string, id uint32) error {
 	}
 	for _, e := range snaps {
 		s := straySnapshot{where: filepath.Join(dir, "snapshots", e.Name())}
-		if n, _ := fmt.Sscanf(e.Name(), "%d-%d-", &s.at.term, &s.at.index); n < 2 || strings.HasSuffix(e.Name(), ".tmp") {
+		if n, _ := fmt.Sscanf(e.Name(), "%d-%d-", &s.at.term, &s.at.index); n < 2 || strings.HasSuffix(e.Name(), unfinished) {
 			continue
 		}
 		s.state = filepath.Join(s.where, "state.bin")

@@ -39,7 +39,30 @@ type summedSnapshots struct {
 	gone  atomic.Uint64 // see Snapshots.SetAside
 }
 
-const sumFile = "meta.sum"
+const (
+	sumFile = "meta.sum"
+	// unfinished ends the name of a folder until the library has written it all.
+	unfinished = ".tmp"
+)
+
+// sweep removes the snapshots that a crash has cut short. The library passes over
+// them, and would leave up to a whole state on the disk with every crash. It is for a
+// store that nobody writes to yet.
+func (s *summedSnapshots) sweep() error {
+	entries, err := os.ReadDir(s.path)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.IsDir() && strings.HasSuffix(e.Name(), unfinished) {
+			if err := os.RemoveAll(filepath.Join(s.path, e.Name())); err != nil {
+				return err
+			}
+			s.log.Info("removed a snapshot that was never finished", "snapshot", strings.TrimSuffix(e.Name(), unfinished))
+		}
+	}
+	return nil
+}
 
 // Create implements raft.SnapshotStore.
 func (s *summedSnapshots) Create(v raft.SnapshotVersion, index, term uint64, c raft.Configuration, ci uint64, t raft.Transport) (raft.SnapshotSink, error) {
@@ -106,7 +129,7 @@ func (s *summedSnapshots) found() (all []foundSnapshot, err error) {
 	}
 	for _, e := range entries {
 		f := foundSnapshot{id: e.Name()}
-		if !e.IsDir() || strings.HasSuffix(f.id, ".tmp") {
+		if !e.IsDir() || strings.HasSuffix(f.id, unfinished) {
 			continue
 		}
 		if n, _ := fmt.Sscanf(f.id, "%d-%d-", &f.term, &f.index); n < 2 {
