@@ -81,7 +81,7 @@ func noteTold(t *lease.Told) any {
 	return encodeTold(t.Set, source)
 }
 
-func microsUp(ns int64) uint64 { return uint64(max(0, ns)+999) / 1000 }
+func microsUp(ns int64) uint64 { return (uint64(max(0, ns)) + 999) / 1000 }
 
 // spendable tells the policies whose takes this node may spend from memory.
 func spendable(s *policy.Set) bool {
