@@ -171,7 +171,9 @@ func writeAtRandom(g LogBackend, want map[uint64]raft.Log, rng *rand.Rand) error
 			}
 			logs := entries(next, 1+int(n), rng.IntN(200))
 			if rng.IntN(4) == 0 {
-				logs[0].Data = make([]byte, pieceSize-1+rng.IntN(3)+rng.IntN(3)*pieceSize)
+				const tail = tailPieces * tailSize
+				edges := []int{wholeUpTo, pieceSize, pieceSize + tail, 2*pieceSize + tail, 3 * pieceSize}
+				logs[0].Data = make([]byte, edges[rng.IntN(len(edges))]-1+rng.IntN(3))
 				binary.BigEndian.PutUint64(logs[0].Data, rng.Uint64())
 				logs[0].Extensions = []byte("an extension")
 				logs[0].AppendedAt = time.Unix(0, rng.Int64())
