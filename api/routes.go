@@ -23,6 +23,7 @@ const (
 	HeaderRequestID = "X-Request-Id"
 	HeaderForward   = "X-Rlstore-Forward" // "never": answer not-leader instead of forwarding
 	HeaderAuthor    = "X-Rlstore-Author"  // who edits, for a policy's history; as the caller tells it
+	HeaderTimeout   = "X-Rlstore-Timeout" // how long the caller waits, as a Go duration; within that it hears what is known
 	// HeaderSlotMap carries, on every binary answer, the slot map's version,
 	// so that a client learns of a newer map without asking.
 	HeaderSlotMap = "X-Rlstore-Slot-Map"

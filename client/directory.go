@@ -38,7 +38,7 @@ func parseEndpoint(s string) (*endpoint, error) {
 	u, err := url.Parse(strings.TrimSuffix(s, "/"))
 	switch {
 	case err != nil:
-		return nil, fail(ErrInvalidRequest, err, nil)
+		return nil, fail(ErrInvalidRequest, fmt.Errorf("endpoint %q is not a base URL such as http://127.0.0.1:8101: %w", s, errors.Unwrap(err)), nil)
 	case u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "":
 		return nil, fail(ErrInvalidRequest, fmt.Errorf("endpoint %q is not a base URL such as http://127.0.0.1:8101", s), nil)
 	}

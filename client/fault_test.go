@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -168,6 +169,49 @@ func TestDeadClusterIsUnavailable(t *testing.T) {
 		}
 	})
 }
+
+// A node that looks for a leader says within the caller's time that it found none. So
+// a change is known not to have been made, whatever the timeout.
+func TestAChangeWithoutALeaderIsKnownNotToBeMade(t *testing.T) {
+	for _, timeout := range []time.Duration{200 * time.Millisecond, time.Second, 5 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			attempts := 0
+			searching := roundTripper(func(r *http.Request) (*http.Response, error) {
+				attempts++
+				waits, err := time.ParseDuration(r.Header.Get(api.HeaderTimeout))
+				if err != nil || waits > timeout {
+					t.Errorf("the node is told %v, %v", waits, err)
+				}
+				select {
+				case <-time.After(waits * 3 / 4):
+				case <-r.Context().Done():
+					return nil, r.Context().Err()
+				}
+				w := httptest.NewRecorder()
+				writeProblem(w, api.NewProblem(api.NoLeader, "the catalog has no leader"))
+				resp := w.Result()
+				resp.Request = r
+				return resp, nil
+			})
+			c, err := client.New([]string{"http://n1"}, client.WithHTTPClient(&http.Client{Transport: searching}), client.WithTimeout(timeout))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			_, err = c.PutPolicy(t.Context(), api.Policy{Name: "p"})
+			if !errors.Is(err, client.ErrUnavailable) || errors.Is(err, client.ErrOutcomeUnknown) || !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("within %v: %v", timeout, err)
+			}
+			if timeout == 5*time.Second && attempts < 3 {
+				t.Errorf("%d attempts within %v", attempts, timeout)
+			}
+		})
+	}
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 func TestClusterThatDiesLaterIsUnavailable(t *testing.T) {
 	f := newFake(t, 2, 1)

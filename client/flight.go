@@ -23,6 +23,11 @@ const (
 	// store recognises the repetition if the first is only slow.
 	attemptTimeout = 2 * time.Second
 
+	// leastAttempt is the time that another attempt at a change needs: one that is cut
+	// off is of unknown outcome, where the last one may have told that nothing was
+	// applied.
+	leastAttempt = 100 * time.Millisecond
+
 	// maxHops is how often a batch goes elsewhere at once before it waits.
 	maxHops = 3
 )

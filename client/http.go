@@ -181,6 +181,11 @@ func (c *Client) exchange(ctx context.Context, to *endpoint, x *exchange) error 
 	if x.ifMatch != 0 {
 		req.Header.Set("If-Match", `"`+strconv.FormatUint(x.ifMatch, 10)+`"`)
 	}
+	if d, ok := ctx.Deadline(); ok {
+		// Without it a node may still look for a leader when we give up, and we would
+		// not know that it found none.
+		req.Header.Set(api.HeaderTimeout, max(time.Until(d), time.Millisecond).Round(time.Millisecond).String())
+	}
 	if x.author != "" {
 		req.Header.Set(api.HeaderAuthor, x.author)
 	}
@@ -222,6 +227,10 @@ func (c *Client) ask(ctx context.Context, x *exchange) (doubt bool, err error) {
 	}
 	ctx, cancel := c.bounded(ctx)
 	defer cancel()
+	timeUp := func() bool {
+		d, ok := ctx.Deadline()
+		return ctx.Err() != nil || ok && !x.reads() && time.Until(d) < leastAttempt
+	}
 	var wait backoff
 	for {
 		foreign := true // whoever answers
@@ -245,19 +254,19 @@ func (c *Client) ask(ctx context.Context, x *exchange) (doubt bool, err error) {
 			} else {
 				doubt = doubt || errors.Is(err, ErrOutcomeUnknown) && !neverSent(err)
 			}
-			if ctx.Err() != nil {
+			if timeUp() {
 				break
 			}
 		}
 		if foreign {
 			return doubt, err
 		}
-		if ctx.Err() != nil || sleep(ctx, wait.next(0)) != nil {
+		if timeUp() || sleep(ctx, wait.next(0)) != nil || timeUp() {
 			kind := ErrUnavailable
 			if doubt {
 				kind = ErrOutcomeUnknown
 			}
-			return doubt, fail(kind, cut(err), c.ended(ctx))
+			return doubt, fail(kind, cut(err), cmp.Or(c.ended(ctx), context.DeadlineExceeded))
 		}
 	}
 }

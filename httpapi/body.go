@@ -93,5 +93,5 @@ func drain(r *http.Request) {
 }
 
 func tooLarge() error {
-	return api.NewProblem(api.PayloadTooLarge, "the body has more than %d bytes; split the batch", api.MaxBody)
+	return api.NewProblem(api.PayloadTooLarge, "the body has more than %d bytes; send less at once", api.MaxBody)
 }

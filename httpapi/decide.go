@@ -257,6 +257,7 @@ func (e *edge) many(ctx context.Context, req *batchRequest, o limiter.Options) (
 	if b.N == 0 {
 		return out, nil
 	}
+	o.Each = true
 	reply, err := e.Limiter.Do(ctx, &b.Batch, o)
 	if err != nil {
 		return nil, err
@@ -323,7 +324,7 @@ func onlyKind(b *api.Batch, kind api.Kind) error {
 			return api.NewProblem(api.InvalidRequest, "operation %d is malformed: %v", i, err)
 		}
 		if op.Kind != kind {
-			return api.NewProblem(api.InvalidRequest, "operation %d is a %s; this route takes only a %s, and /v1/take/batch all kinds", i, op.Kind, kind)
+			return api.NewProblem(api.InvalidRequest, "operation %d is a %s; this route takes no other kind than %s, and /v1/take/batch all", i, op.Kind, kind)
 		}
 	}
 	return nil

@@ -364,7 +364,23 @@ func TestTroubleBelowIsToldAsTheContractSays(t *testing.T) {
 	for _, code := range []api.Code{api.Overloaded, api.OutcomeUnknown, api.Internal} {
 		w.set(func() { w.fail = api.NewProblem(code, "fake") })
 		wantProblem(t, w.post("/v1/take", body), code, "fake")
-		wantProblem(t, w.post("/v1/take/batch", `{"requests":[`+body+`]}`), code, "fake")
+		wantProblem(t, w.post("/v1/take/batch", `{"atomic":true,"requests":[`+body+`]}`), code, "fake")
+		for name, requests := range map[string]string{"one": body, "two": body + "," + body, "one that is wrong": body + `,{"policy":"nope","key":"k"}`} {
+			r := w.post("/v1/take/batch", `{"requests":[`+requests+`]}`)
+			var res api.BatchResponse
+			if err := json.Unmarshal([]byte(r.body), &res); err != nil || r.StatusCode != 200 || len(res.Results) != 1+strings.Count(requests, "},{") {
+				t.Fatalf("%s: %s %s", name, r.Status, r.body)
+			}
+			for i, result := range res.Results {
+				want := code
+				if i == 1 && name == "one that is wrong" {
+					want = api.UnknownPolicy
+				}
+				if p := result.Error; p == nil || p.Code != want || p.RequestID == "" || want == code && p.Detail != "fake" {
+					t.Errorf("%s: result %d: %s", name, i, r.body)
+				}
+			}
+		}
 	}
 }
 
@@ -447,6 +463,28 @@ func TestARequestEndsInItsTime(t *testing.T) {
 	w := newWorld(t, func(c *Config) { c.RequestTimeout = 50 * time.Millisecond })
 	w.set(func() { w.hold = true })
 	wantProblem(t, w.post("/v1/take", `{"policy":"api","key":"k"}`), api.Overloaded, "deadline")
+}
+
+func TestACallerWhoWaitsForLessHearsInTime(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.RequestTimeout = time.Hour })
+	w.set(func() { w.hold = true })
+	const body = `{"policy":"api","key":"k"}`
+	wantProblem(t, w.post("/v1/take", body, "X-Rlstore-Timeout: 50ms"), api.Overloaded, "deadline")
+	for _, wrong := range []string{"", "50", "-1s", "0s", "soon"} {
+		wantProblem(t, w.post("/v1/take", body, "X-Rlstore-Timeout: "+wrong), api.InvalidRequest, "X-Rlstore-Timeout")
+	}
+	wantProblem(t, w.post("/v1/take", body, "X-Rlstore-Timeout: 50ms", "X-Rlstore-Timeout: 1h"), api.InvalidRequest, "X-Rlstore-Timeout")
+
+	// It never has more than anybody else, and less than it waits.
+	for waits, want := range map[string]time.Duration{"": time.Second, "500ms": 450 * time.Millisecond, "10s": time.Second, "1050ms": 950 * time.Millisecond} {
+		r := httptest.NewRequest("POST", "/v1/take", nil)
+		if waits != "" {
+			r.Header.Set(api.HeaderTimeout, waits)
+		}
+		if got, err := timeoutOf(r, time.Second); err != nil || got != want {
+			t.Errorf("%q: %v, %v; want %v", waits, got, err, want)
+		}
+	}
 }
 
 func TestMoreRequestsThanTheNodeTakesAreRefusedAtOnce(t *testing.T) {

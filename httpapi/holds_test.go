@@ -259,7 +259,7 @@ func TestHoldsInTheBinaryForm(t *testing.T) {
 	var commit api.Batch
 	commit.Add(api.Op{Kind: api.Settle, Cost: 40, Hold: &api.Hold{ID: id}})
 	wantProblem(t, binary("/v1/reservations/"+newHoldID("k").Reservation()+"/commit", &commit), api.InvalidRequest, "the id in the path")
-	wantProblem(t, binary("/v1/reservations/"+id.Reservation()+"/cancel", &commit), api.InvalidRequest, "takes only a cancel")
+	wantProblem(t, binary("/v1/reservations/"+id.Reservation()+"/cancel", &commit), api.InvalidRequest, "no other kind than cancel")
 	if res := one(binary("/v1/reservations/"+id.Reservation()+"/commit", &commit)); res.Status != api.StatusSettled || res.Hold.Refunded != 60 {
 		t.Fatalf("%+v", res)
 	}

@@ -9,10 +9,16 @@ import (
 	"github.com/rlstore/rlstore/policy"
 )
 
-func (e *edge) policyList(w http.ResponseWriter, _ *http.Request) error {
+func (e *edge) policyList(w http.ResponseWriter, r *http.Request) error {
 	list, err := e.Policies.List()
 	if err != nil {
 		return err
+	}
+	tag := etag(list.Revision)
+	w.Header()["ETag"] = []string{tag}
+	if unchanged(r, tag) {
+		w.WriteHeader(http.StatusNotModified)
+		return nil
 	}
 	if list.Policies == nil {
 		list.Policies = []api.Policy{}

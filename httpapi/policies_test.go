@@ -45,6 +45,12 @@ func TestPoliciesAreStoredAndGuardedByTheirRevision(t *testing.T) {
 	if r := w.do("GET", "/v1/policies", ""); !strings.HasPrefix(r.body, `{"policies":[{"name":"api",`) || !strings.HasSuffix(r.body, "\"revision\":5}\n") {
 		t.Errorf("list: %s", r.body)
 	}
+	if r := w.do("GET", "/v1/policies", ""); r.Header.Get("ETag") != `"5"` {
+		t.Errorf("list: %v", r.Header)
+	}
+	if r := w.do("GET", "/v1/policies", "", `If-None-Match: "5"`); r.StatusCode != 304 || r.body != "" {
+		t.Errorf("unchanged list: %s %q", r.Status, r.body)
+	}
 	wantProblem(t, w.do("DELETE", "/v1/policies/new", "", `If-Match: "4"`), api.RevisionConflict, "")
 	if r := w.do("DELETE", "/v1/policies/new", "", `If-Match: "5"`); r.StatusCode != 204 || r.body != "" {
 		t.Errorf("delete: %s %q", r.Status, r.body)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/gorilla/mux"
 
@@ -137,9 +138,27 @@ func (e *edge) bound(w http.ResponseWriter, r *http.Request, serve func(http.Res
 	default:
 		return api.NewProblem(api.Overloaded, "%d requests are in flight on this node, which is as many as it takes", cap(e.inFlight))
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), e.RequestTimeout)
+	timeout, err := timeoutOf(r, e.RequestTimeout)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), timeout)
 	defer cancel()
 	return serve(w, r.WithContext(ctx))
+}
+
+// timeoutOf is how long a request may take: at most the node's own bound, and somewhat
+// less than its caller waits, who is to hear how it ended.
+func timeoutOf(r *http.Request, most time.Duration) (time.Duration, error) {
+	h := r.Header[api.HeaderTimeout]
+	if h == nil {
+		return most, nil
+	}
+	d, err := time.ParseDuration(h[0])
+	if err != nil || d <= 0 || len(h) > 1 {
+		return 0, api.NewProblem(api.InvalidRequest, `%s takes one duration above 0, such as "1500ms", not %.80q`, api.HeaderTimeout, h)
+	}
+	return min(d-min(d/10, 100*time.Millisecond), most), nil
 }
 
 func (e *edge) notFound(_ http.ResponseWriter, r *http.Request) error {

@@ -121,6 +121,10 @@ type Options struct {
 	// NoForward answers [api.NotLeader], with the leader's address, instead of
 	// forwarding, and [api.NoLeader] at once instead of waiting for one.
 	NoForward bool
+	// Each tells an operation's failure as its result, also where all lie in one shard
+	// and that fails. [api.NotLeader], and what befalls an atomic batch, is an error
+	// nevertheless.
+	Each bool
 }
 
 // Do decides b and returns the encoded reply (see [api.DecodeReply]), with one
@@ -132,7 +136,7 @@ type Options struct {
 // reuse it.
 //
 // A batch that lies in one shard and fails there returns that failure as its
-// error. Of a batch over several shards, each failed shard's operations get it
+// error, but see Options.Each. Of a batch over several shards, each failed shard's operations get it
 // as their results, and the other shards' results stand. An atomic batch has
 // one outcome: a reply, or an error.
 //
@@ -164,13 +168,19 @@ func (l *Limiter) decide(ctx context.Context, pl *plan, o Options) ([]byte, erro
 		if err == nil && pl.batch.Atomic {
 			err = refusedWhole(reply)
 		}
-		if err != nil {
+		switch {
+		case err != nil && o.Each && !pl.batch.Atomic && api.AsProblem(err).Code != api.NotLeader:
+			w.err = api.AsProblem(err)
+			if pl.whole() {
+				return allFailed(pl.batch.N, w.err), nil
+			}
+		case err != nil:
 			return nil, err
-		}
-		if pl.whole() {
+		case pl.whole():
 			return reply, nil
+		default:
+			w.reply = reply
 		}
-		w.reply = reply
 		return merge(pl), nil
 	}
 	l.scatter(ctx, pl.works, o)

@@ -159,6 +159,15 @@ func merge(pl *plan) []byte {
 	return dst
 }
 
+// allFailed is the reply to n operations that failed alike.
+func allFailed(n int, p *api.Problem) []byte {
+	dst := api.BeginReply(nil, n, api.Commit{})
+	for range n {
+		dst = appendError(dst, p)
+	}
+	return api.FinishReply(dst, 0, nil)
+}
+
 func appendError(dst []byte, p *api.Problem) []byte {
 	return api.AppendResult(dst, &api.Result{Status: api.StatusError, Code: p.Code, Detail: p.Detail})
 }

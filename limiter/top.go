@@ -17,7 +17,7 @@ const (
 	// takes a few milliseconds. When more are decided, one of 2, 4, 8… batches is
 	// counted, for all.
 	topBudget = 8192
-	topHalf   = api.TopWindow / 2 * time.Second // after which counts are halved
+	topHalf   = api.TopWindow / 2 // after which counts are halved
 )
 
 // top counts the heaviest keys among what this node decides as a leader.
@@ -147,7 +147,7 @@ func (l *Limiter) Top(by string) TopPart {
 // MergeTop adds up the counts of several nodes, by their ids, and returns the n
 // heaviest keys. A key has counts on two nodes if its shard's leader has moved.
 func MergeTop(by string, n int, parts map[string]TopPart) api.Top {
-	out := api.Top{By: by, WindowS: api.TopWindow, OneIn: 1, Keys: []api.TopKey{}, Nodes: []string{}, Missing: []string{}}
+	out := api.Top{By: by, WindowMS: api.Millis(api.TopWindow), OneIn: 1, Keys: []api.TopKey{}, Nodes: []string{}, Missing: []string{}}
 	floors := uint64(0)
 	for id, p := range parts {
 		out.Nodes = append(out.Nodes, id)

@@ -16,20 +16,23 @@ var reserved = []string{"overrides", "revisions", "revert"}
 // CheckName says what is wrong with a policy's name, with or without a
 // namespace, as an [api.InvalidRequest] problem, or returns nil.
 func CheckName(name string) error {
-	if _, rest, ok := strings.Cut(name, "/"); ok && slices.Contains(reserved, rest) {
-		return api.NewProblem(api.InvalidRequest, "the policy name %s is reserved: its address would be that of a policy's %s", quote(name), rest)
-	}
-	if !validName(name) {
-		return api.NewProblem(api.InvalidRequest, "the policy name %s is not valid: %s; one namespace of the same form and a '/' may precede it", quote(name), nameRule)
+	if wrong := wrongName(name); wrong != "" {
+		return api.NewProblem(api.InvalidRequest, "the policy name %s %s", quote(name), wrong)
 	}
 	return nil
 }
 
-func validName(name string) bool {
-	if ns, rest, ok := strings.Cut(name, "/"); ok {
-		return validPart(ns) && validPart(rest) && !slices.Contains(reserved, rest)
+// wrongName says what is wrong with a name, as the end of a sentence that begins with
+// it; "" is nothing.
+func wrongName(name string) string {
+	ns, rest, ok := strings.Cut(name, "/")
+	switch {
+	case ok && slices.Contains(reserved, rest):
+		return "is reserved: its address would be that of a policy's " + rest
+	case !validPart(ns) || ok && !validPart(rest):
+		return "is not valid: " + nameRule + "; one namespace of the same form and a '/' may precede it"
 	}
-	return validPart(name)
+	return ""
 }
 
 // validPart matches [a-z0-9][a-z0-9._-]{0,63}.

@@ -192,8 +192,8 @@ func (c *checker) headers(n *yaml.Node, path string) []string {
 // policyName settles the name between the document and the address.
 func (c *checker) policyName(n *yaml.Node, f map[string]*yaml.Node, p *api.Policy) {
 	address := p.Name
-	if address != "" && !validName(address) {
-		c.add(nil, "name", "the name %s in the address is not valid: %s", quote(address), nameRule)
+	if wrong := wrongName(address); address != "" && wrong != "" {
+		c.add(nil, "name", "the name %s in the address %s", quote(address), wrong)
 	}
 	v, ok := f["name"]
 	if !ok {
@@ -208,8 +208,8 @@ func (c *checker) policyName(n *yaml.Node, f map[string]*yaml.Node, p *api.Polic
 	s, ok := c.text(v, "name")
 	switch {
 	case !ok:
-	case !validName(s):
-		c.add(v, "name", "%s is not a valid name: %s; one namespace of the same form and a '/' may precede it", quote(s), nameRule)
+	case wrongName(s) != "":
+		c.add(v, "name", "the name %s %s", quote(s), wrongName(s))
 	case address != "" && s != address:
 		c.add(v, "name", "the document is named %s, the address says %s; make them equal", quote(s), quote(address))
 	default:

@@ -293,14 +293,17 @@ sync_interval: 5ms
 1 name: it needs text, not a number; put it in quotes
 `},
 		{"names are lower case", "name: Api\nlimits: [{name: a/b, rate: 1, per: 1s}]", "", `
-1 name: "Api" is not a valid name: ` + nameRule + `; one namespace of the same form and a '/' may precede it
+1 name: the name "Api" is not valid: ` + nameRule + `; one namespace of the same form and a '/' may precede it
 2 limits[0].name: "a/b" is not a valid name: ` + nameRule + `
 `},
 		{"the document's name is the address's", "name: b" + some, "a", `
 1 name: the document is named "b", the address says "a"; make them equal
 `},
 		{"a bad address", "limits: [{rate: 5, per: 1m}]", "A", `
-0 name: the name "A" in the address is not valid: ` + nameRule + `
+0 name: the name "A" in the address is not valid: ` + nameRule + `; one namespace of the same form and a '/' may precede it
+`},
+		{"a name whose address is another one's", "name: ns/overrides" + some, "", `
+1 name: the name "ns/overrides" is reserved: its address would be that of a policy's overrides
 `},
 		{"no limits", "name: a\n", "", `
 1 limits: it is missing; add 1 to 16 limits, such as [{rate: 100, per: 1s}]

@@ -1,6 +1,7 @@
 package raftnode
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -123,6 +124,22 @@ func TestARefusedCatalogWriteSaysWhatIsWrong(t *testing.T) {
 	_, err := c.nodes[0].ChangeCatalog(request(t), fsm.CatalogCommand{SetEnforcement: &fsm.SetEnforcement{Enforcement: "on"}}, false)
 	if p := api.AsProblem(err); err == nil || p.Code != api.InvalidRequest || !strings.HasPrefix(p.Detail, "enforcement: ") {
 		t.Fatalf("%v", err)
+	}
+}
+
+// Whoever has less time than a search for a leader takes hears within it that nothing
+// was applied.
+func TestASearchForALeaderEndsWithinTheCallersTime(t *testing.T) {
+	c := startCluster(t, 3)
+	for i := range c.nodes[1:] {
+		c.close(i + 1)
+	}
+	eventually(t, "the last node leads nothing", func() bool { return !c.nodes[0].groupList()[0].leading.Load() })
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	_, err := c.nodes[0].ChangeCatalog(ctx, fsm.CatalogCommand{SetEnforcement: &fsm.SetEnforcement{Enforcement: "off"}}, false)
+	if p := api.AsProblem(err); err == nil || p.Code != api.NoLeader || p.Outcome != api.NotApplied || ctx.Err() != nil {
+		t.Errorf("%v; %v", err, ctx.Err())
 	}
 }
 
