@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
 	"net/url"
 	"slices"
 	"strings"
@@ -112,6 +113,7 @@ func newDirectory(c *Client, seeds []string) (*directory, error) {
 		}
 		d.seeds = append(d.seeds, e.base.String())
 	}
+	d.turn.Store(rand.Uint32()) // so that all processes of a fleet do not ask the same node first
 	return d, nil
 }
 

@@ -44,7 +44,7 @@ func TestErrorsAreOneLineThatSaysNothingTwice(t *testing.T) {
 			defer c.Close()
 			_, take := c.Take(t.Context(), "api", "k", 1)
 			_, cluster := c.Cluster(t.Context())
-			_, put := c.PutPolicy(t.Context(), api.Policy{Name: "p"})
+			_, put := c.PutPolicy(t.Context(), api.Policy{Name: "p"}, client.IfMatch(1))
 			for i, err := range []error{take, cluster, put} {
 				kind := client.ErrUnavailable
 				if i == 2 {

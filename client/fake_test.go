@@ -491,6 +491,10 @@ func (f *fake) servePolicies(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, api.NewProblem(api.RevisionConflict, "it is %d", had.Revision))
 		return
 	}
+	if ok && r.Header.Get("If-None-Match") == "*" {
+		writeProblem(w, api.NewProblem(api.RevisionConflict, "it is there"))
+		return
+	}
 	switch r.Method {
 	case http.MethodGet:
 		json.NewEncoder(w).Encode(had)

@@ -153,6 +153,7 @@ type exchange struct {
 	media        string     // of body
 	body         []byte
 	ifMatch      uint64        // 0 is none
+	ifNew        bool          // only if it does not exist yet
 	within       time.Duration // of one attempt; 0 is attemptTimeout
 	answer       any           // decoded into, if not nil
 	pure         bool          // it changes nothing, though it is no GET
@@ -185,6 +186,9 @@ func (c *Client) exchange(ctx context.Context, to *endpoint, x *exchange) error 
 		// Without it a node may still look for a leader when we give up, and we would
 		// not know that it found none.
 		req.Header.Set(api.HeaderTimeout, max(time.Until(d), time.Millisecond).Round(time.Millisecond).String())
+	}
+	if x.ifNew {
+		req.Header.Set("If-None-Match", "*")
 	}
 	if x.author != "" {
 		req.Header.Set(api.HeaderAuthor, x.author)

@@ -50,11 +50,11 @@ func (c *Client) PutOverride(ctx context.Context, policy string, o api.Override,
 	if err != nil {
 		return stored, fail(ErrInvalidPolicy, err, nil)
 	}
-	doubt, err := c.ask(ctx, &exchange{
+	err = c.edit(ctx, path, &exchange{
 		method: http.MethodPut, path: path + "/overrides", author: cfg.author,
 		media: api.MediaJSON, body: body, ifMatch: cfg.ifMatch, answer: &stored,
-	})
-	return stored, doubted(doubt, err, ErrRevisionConflict)
+	}, false, ErrRevisionConflict)
+	return stored, err
 }
 
 // DeleteOverride removes the override of this very key or pattern; [ErrNotFound] if
@@ -69,8 +69,7 @@ func (c *Client) DeleteOverride(ctx context.Context, policy, key string, opts ..
 	if cfg.reason != "" {
 		query.Set("reason", cfg.reason)
 	}
-	doubt, err := c.ask(ctx, &exchange{
+	return c.edit(ctx, path, &exchange{
 		method: http.MethodDelete, path: path + "/overrides", query: query, author: cfg.author, ifMatch: cfg.ifMatch,
-	})
-	return doubted(doubt, err, ErrUnknownPolicy, ErrNotFound, ErrRevisionConflict)
+	}, false, ErrUnknownPolicy, ErrNotFound, ErrRevisionConflict)
 }

@@ -121,7 +121,10 @@ func TestEditsOfTheCatalogSayWhoAndWhy(t *testing.T) {
 func TestRepeatedChangesOfOverridesTellNoLies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // where attempts fit into any timeout
 		answers := []api.Code{api.OutcomeUnknown, api.NotFound}
-		c, _ := scripted(t, func(*http.Request, string) (int, any) {
+		c, _ := scripted(t, func(r *http.Request, _ string) (int, any) {
+			if r.Method == http.MethodGet {
+				return 200, api.Policy{Name: "p", Revision: 8}
+			}
 			code := answers[0]
 			if len(answers) > 1 {
 				answers = answers[1:]

@@ -55,11 +55,11 @@ func (c *Client) putPolicy(ctx context.Context, name, media string, doc []byte, 
 		return stored, err
 	}
 	cfg := policyOptions(opts)
-	doubt, err := c.ask(ctx, &exchange{
+	err = c.edit(ctx, path, &exchange{
 		method: http.MethodPut, path: path, query: cfg.query(), author: cfg.author,
 		media: media, body: doc, ifMatch: cfg.ifMatch, answer: &stored,
-	})
-	return stored, doubted(doubt, err, ErrRevisionConflict)
+	}, true, ErrRevisionConflict)
+	return stored, err
 }
 
 // DeletePolicy removes a policy from the catalog.
@@ -69,8 +69,8 @@ func (c *Client) DeletePolicy(ctx context.Context, name string, opts ...PolicyOp
 		return err
 	}
 	cfg := policyOptions(opts)
-	doubt, err := c.ask(ctx, &exchange{method: http.MethodDelete, path: path, ifMatch: cfg.ifMatch})
-	return doubted(doubt, err, ErrUnknownPolicy, ErrNotFound, ErrRevisionConflict)
+	return c.edit(ctx, path, &exchange{method: http.MethodDelete, path: path, ifMatch: cfg.ifMatch},
+		false, ErrUnknownPolicy, ErrNotFound, ErrRevisionConflict)
 }
 
 // Revisions returns the last changes of a policy and of its overrides, the newest
@@ -98,11 +98,11 @@ func (c *Client) Revert(ctx context.Context, name string, revision uint64, opts 
 		return stored, fail(ErrInvalidRequest, err, nil)
 	}
 	cfg := policyOptions(opts)
-	doubt, err := c.ask(ctx, &exchange{
+	err = c.edit(ctx, path, &exchange{
 		method: http.MethodPost, path: path + "/revert", query: cfg.query(), author: cfg.author,
 		media: api.MediaJSON, body: body, ifMatch: cfg.ifMatch, answer: &stored,
-	})
-	return stored, doubted(doubt, err, ErrRevisionConflict)
+	}, false, ErrRevisionConflict)
+	return stored, err
 }
 
 // Enforcement returns the switch of the whole cluster.
@@ -127,6 +127,43 @@ func (c *Client) SetEnforcement(ctx context.Context, value string, opts ...Polic
 		media: api.MediaJSON, body: body, answer: &e,
 	})
 	return e, err
+}
+
+// edit sends a change of the policy at path, whose first attempt may arrive long after
+// it was given up: a node that was frozen then reads it when it wakes. Behind later
+// edits it would undo them. So the change is for the revision that the policy has now,
+// or for a policy that does not exist if the change creates one, and begins anew where
+// somebody else was faster. The caller's own revision serves as well.
+//
+// unclear are the errors that an attempt of the same change may itself be the cause of.
+func (c *Client) edit(ctx context.Context, path string, x *exchange, creates bool, unclear ...error) error {
+	if x.ifMatch != 0 {
+		doubt, err := c.ask(ctx, x)
+		return doubted(doubt, err, unclear...)
+	}
+	ctx, cancel := c.bounded(ctx)
+	defer cancel()
+	var wait backoff
+	for doubt := false; ; {
+		var now api.Policy
+		_, err := c.ask(ctx, &exchange{method: http.MethodGet, path: path, answer: &now})
+		switch {
+		case err == nil:
+			x.ifMatch, x.ifNew = now.Revision, false
+		case errors.Is(err, ErrUnknownPolicy):
+			x.ifMatch, x.ifNew = 0, creates
+		default:
+			return doubted(doubt, err, ErrUnavailable)
+		}
+		again, err := c.ask(ctx, x)
+		doubt = doubt || again
+		switch {
+		case !errors.Is(err, ErrRevisionConflict):
+			return doubted(doubt, err, unclear...)
+		case sleep(ctx, wait.next(0)) != nil:
+			return doubted(doubt, fail(ErrUnavailable, cut(err), c.ended(ctx)), ErrUnavailable)
+		}
+	}
 }
 
 // doubted replaces an error that an earlier attempt of the same call may itself

@@ -1,12 +1,16 @@
 package client_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/rlstore/rlstore/api"
@@ -66,7 +70,7 @@ func TestRepeatedChangesTellNoLies(t *testing.T) {
 	var script atomic.Pointer[[]api.Code] // answers to come; then 200
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rest := *script.Load()
-		if len(rest) == 0 {
+		if len(rest) == 0 || r.Method == http.MethodGet {
 			w.Write([]byte(`{"name":"p","revision":9}`))
 			return
 		}
@@ -107,6 +111,63 @@ func TestRepeatedChangesTellNoLies(t *testing.T) {
 	}
 }
 
+// A frozen node reads the edits that were sent to it when it wakes, however long their
+// client has gone on elsewhere. They undo nothing that came later.
+func TestAnEditThatArrivesLateUndoesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newBubbleFake(2, 1)
+		awake := f.local["n1"]
+		var mu sync.Mutex // guards late
+		var late []*http.Request
+		f.local["n1"] = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == http.MethodGet {
+				awake.ServeHTTP(w, r)
+				return
+			}
+			body, err := io.ReadAll(r.Body)
+			if err != nil {
+				t.Error(err)
+			}
+			kept := r.Clone(context.Background())
+			kept.Body = io.NopCloser(bytes.NewReader(body))
+			mu.Lock()
+			late = append(late, kept)
+			mu.Unlock()
+			<-r.Context().Done()
+		})
+		c := f.client(t, client.WithTimeout(time.Minute))
+		put := func(rate int64) {
+			t.Helper()
+			p := api.Policy{Name: "team/web", Limits: []api.Limit{{Name: "l", Rate: rate, Per: api.Duration(time.Second), Burst: 5}}}
+			if _, err := c.PutPolicy(t.Context(), p); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 4 { // of which every other one meets the frozen node first
+			put(1)
+			put(2)
+			if err := c.DeletePolicy(t.Context(), "team/web"); err != nil {
+				t.Fatal(err)
+			}
+			put(3)
+			time.Sleep(2 * time.Second) // until the frozen node is asked again
+		}
+		synctest.Wait()
+		mu.Lock()
+		defer mu.Unlock()
+		if len(late) < 3 {
+			t.Fatalf("%d edits wait for the frozen node", len(late))
+		}
+		before := f.policies["team/web"]
+		for _, r := range late {
+			awake.ServeHTTP(httptest.NewRecorder(), r)
+		}
+		if after := f.policies["team/web"]; after.Revision != before.Revision {
+			t.Errorf("%d late edits made revision %d of revision %d", len(late), after.Revision, before.Revision)
+		}
+	})
+}
+
 func TestEveryProblemHasAKind(t *testing.T) {
 	kinds := map[api.Code]error{
 		api.InvalidRequest: client.ErrInvalidRequest, api.Unauthorized: client.ErrUnauthorized,
@@ -141,7 +202,7 @@ func TestEveryProblemHasAKind(t *testing.T) {
 		var err error
 		var p *api.Problem
 		for range 100 {
-			if _, err = c.PutPolicy(t.Context(), api.Policy{Name: "p"}); errors.As(err, &p) {
+			if _, err = c.PutPolicy(t.Context(), api.Policy{Name: "p"}, client.IfMatch(1)); errors.As(err, &p) {
 				break
 			}
 		}

@@ -149,13 +149,16 @@ func (n *Node) applyCatalog(ctx context.Context, c *fsm.CatalogCommand) (catalog
 	return catalogAnswer{f.Index(), *f.Response().(*fsm.CatalogResult)}, nil
 }
 
-// spreadCatalog waits until this node and every reachable peer have applied the
+// spreadCatalog waits until this node and every peer that answers have applied the
 // catalog up to index, so that whatever follows sees it everywhere.
 func (n *Node) spreadCatalog(ctx context.Context, index uint64) {
 	ctx, cancel := context.WithTimeout(ctx, peerWait)
 	defer cancel()
 	var wg sync.WaitGroup
 	for _, m := range n.configured() {
+		if n.peers.silent(m.ID) {
+			continue
+		}
 		wg.Go(func() {
 			if m.ID == n.cfg.NodeID {
 				_ = n.waiters.wait(ctx, index)

@@ -36,6 +36,7 @@ func (n *Node) suspect(ctx context.Context, id string) {
 	if !ok || id == n.cfg.NodeID || !n.refuses(ctx, m.Raft) {
 		return
 	}
+	n.peers.lose(id) // nothing is handed over to it
 	for _, g := range n.groupList() {
 		if g.leader() == id {
 			g.log.Info("the leader's process is gone", "leader", id)

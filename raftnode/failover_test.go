@@ -74,6 +74,37 @@ func TestOnlyAPortThatRefusesMakesFollowersHurry(t *testing.T) {
 	}
 }
 
+// Nothing is handed over to a peer whose process has ended, nor waited for it, until it
+// is heard again.
+func TestAPeerThatIsGoneAnswersNoMore(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &Node{cfg: Config{NodeID: "a", Dial: func(ctx context.Context, addr string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "tcp", addr)
+	}}, peers: newPeers(nil)}
+	b := status{Member: Member{ID: "b", Raft: l.Addr().String()}}
+	hear := func() {
+		n.peers.note(b)
+		n.peers.measure(b, nil)
+	}
+	hear()
+	n.suspect(t.Context(), "b")
+	if _, ok := n.peers.fresh("b"); !ok || n.peers.silent("b") {
+		t.Error("a peer whose port answers counts as gone")
+	}
+	l.Close()
+	n.suspect(t.Context(), "b")
+	if _, ok := n.peers.fresh("b"); ok || !n.peers.silent("b") {
+		t.Error("a peer whose port refuses counts as answering")
+	}
+	hear()
+	if _, ok := n.peers.fresh("b"); !ok || n.peers.silent("b") {
+		t.Error("a peer that is heard again counts as gone")
+	}
+}
+
 // A peer that lives is dialled once, however often its connections end; one that is
 // ending may accept before it refuses.
 func TestAPortIsAskedOnceUnlessItEndsTheConnection(t *testing.T) {

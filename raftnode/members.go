@@ -325,6 +325,10 @@ const never = 10_000 * time.Hour
 // Removed says that this node was removed from its cluster.
 func (n *Node) Removed() bool { return n.removed.Load() }
 
+// Barred says that the catalog bars this node, as it does from the beginning of its
+// removal on, whether or not it has found out and ended its work.
+func (n *Node) Barred() bool { return n.removed.Load() || n.catalog.View().IsRemoved(n.cfg.NodeID) }
+
 // beRemoved notes, for good, that this node was removed. It stays up to say so, and
 // to tell clients where the others are.
 func (n *Node) beRemoved() {

@@ -76,6 +76,9 @@ func TestRemovedNodeIsGoneForGood(t *testing.T) {
 	// The one that leads, through itself: the hardest case.
 	id := leader.NodeID()
 	insist(t, func() error { return leader.RemoveMember(request(t), id) })
+	if !leader.Barred() {
+		t.Error("it answers for a catalog of which it hears no more")
+	}
 	rest := []int{(at + 1) % 3, (at + 2) % 3}
 	eventually(t, "everybody has heard of it", func() bool {
 		for _, i := range rest {

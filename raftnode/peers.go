@@ -163,6 +163,25 @@ func (p *peers) lag(id string, group uint32) (entries uint64, ok bool) {
 	return entries, ok && time.Since(l.at) < unreachableAfter
 }
 
+// lose notes that a peer's process has ended: it answers no more until it is heard again.
+func (p *peers) lose(id string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s, ok := p.heard[id]; ok {
+		s.at = time.Time{}
+		p.heard[id] = s
+	}
+	delete(p.lags, id)
+}
+
+// silent tells whether a peer has answered once, and does no more.
+func (p *peers) silent(id string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s, ok := p.heard[id]
+	return ok && time.Since(s.at) >= unreachableAfter
+}
+
 // learn adds members known from elsewhere than their own mouth.
 func (p *peers) learn(members []Member) {
 	p.mu.Lock()

@@ -113,6 +113,8 @@ func (n *node) tick() {
 func (n *node) Catalog() *fsm.CatalogView { return n.catalog.View() }
 
 // CatalogCurrent is true.
+func (n *node) Barred() bool { return false }
+
 func (n *node) CatalogCurrent() bool { return true }
 
 // Removed is false.

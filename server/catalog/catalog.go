@@ -24,6 +24,9 @@ type Node interface {
 	CatalogTime() uint64
 	// Removed says that the node was removed from its cluster.
 	Removed() bool
+	// Barred says that the catalog bars the node: it was removed, or is just being
+	// removed, and soon hears of changes no more.
+	Barred() bool
 	// ChangeCatalog applies a command; with noForward only where the catalog is led.
 	// Its errors are problems.
 	ChangeCatalog(ctx context.Context, cmd fsm.CatalogCommand, noForward bool) (fsm.CatalogResult, error)
@@ -74,13 +77,14 @@ func (c *Catalog) List() (api.PolicyList, error) {
 }
 
 // current refuses to answer for a catalog that has not caught up since the
-// node started: it may lack policies that exist.
+// node started, since it may lack policies that exist, and for one that hears of
+// changes no more.
 func (c *Catalog) current() error {
+	if c.node.Barred() {
+		return api.NewProblem(api.Draining, "this node was removed from the cluster; ask another one")
+	}
 	if c.node.CatalogCurrent() {
 		return nil
-	}
-	if c.node.Removed() {
-		return api.NewProblem(api.Draining, "this node was removed from the cluster; ask another one")
 	}
 	e := api.NewProblem(api.NoLeader, "this node is starting, and has not caught up with the policies yet")
 	e.RetryAfter = time.Second
@@ -122,7 +126,7 @@ func (c *Catalog) Delete(ctx context.Context, name string, cond httpapi.Conditio
 // stored is what the catalog holds of a policy.
 func (c *Catalog) stored(name string) (*fsm.CatalogPolicy, error) {
 	err := c.current() // before the look-up, which it is about
-	if stored, ok := c.node.Catalog().Policies[name]; ok {
+	if stored, ok := c.node.Catalog().Policies[name]; ok && !c.node.Barred() {
 		return stored, nil
 	}
 	if err != nil {
