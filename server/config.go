@@ -145,7 +145,7 @@ func (c Config) Validate() error {
 		bad("data-dir", "a node needs a folder to keep its state in")
 	}
 
-	errHTTP, errRaft := checkAddr(c.HTTPAddr), checkAddr(c.RaftAddr)
+	errHTTP, errRaft := checkAddr(c.HTTPAddr, httpExample), checkAddr(c.RaftAddr, raftExample)
 	check("http-addr", errHTTP)
 	check("raft-addr", errRaft)
 	if errHTTP == nil && errRaft == nil && clash(c.HTTPAddr, c.RaftAddr) {
@@ -156,14 +156,14 @@ func (c Config) Validate() error {
 		check("http-advertise", checkAdvertise(c.HTTPAdvertise, c.HTTPAddr, "--http-advertise"))
 	}
 	if errRaft == nil && c.RaftAdvertise != "" {
-		check("raft-advertise", checkReachable(c.RaftAdvertise, c.RaftAddr, "--raft-advertise"))
+		check("raft-advertise", checkReachable(c.RaftAdvertise, c.RaftAddr, "--raft-advertise", raftExample))
 	}
 
 	if c.BootstrapExpect < 0 {
 		bad("bootstrap-expect", "%d is negative; it is the number of nodes that start a cluster, or 0", c.BootstrapExpect)
 	}
 	for _, a := range c.Join {
-		check("join", checkReachable(a, "", ""))
+		check("join", checkReachable(a, "", "", raftExample))
 	}
 	if c.Shards < 1 || c.Shards > MaxShards {
 		bad("shards", "%d is out of range; it needs to be 1 to %d", c.Shards, MaxShards)
@@ -194,23 +194,29 @@ func checkNodeID(id string) error {
 	return nil
 }
 
+// What errors about an address show instead.
+const (
+	httpExample = "127.0.0.1:8101"
+	raftExample = "127.0.0.1:9101"
+)
+
 // checkAddr refuses what is not a host (perhaps empty: all interfaces) and a
 // port in digits.
-func checkAddr(addr string) error {
+func checkAddr(addr, example string) error {
 	host, port, err := net.SplitHostPort(addr)
 	if err == nil {
 		_, err = strconv.ParseUint(port, 10, 16)
 	}
 	if err != nil || strings.ContainsAny(host, " /@?#") {
-		return fmt.Errorf("%q is not host:port, such as 127.0.0.1:8101", addr)
+		return fmt.Errorf("%q is not host:port, such as %s", addr, example)
 	}
 	return nil
 }
 
 // checkReachable refuses an address that others cannot dial. own is the
 // address it may have been taken from, and flag what to set instead.
-func checkReachable(addr, own, flag string) error {
-	if err := checkAddr(addr); err != nil {
+func checkReachable(addr, own, flag, example string) error {
+	if err := checkAddr(addr, example); err != nil {
 		return err
 	}
 	host, _, _ := net.SplitHostPort(addr)
@@ -238,7 +244,7 @@ func checkAdvertise(base, own, flag string) error {
 	if u.Port() == "" { // then it is the scheme's own
 		addr = net.JoinHostPort(u.Hostname(), map[string]string{"http": "80", "https": "443"}[u.Scheme])
 	}
-	return checkReachable(addr, own, flag)
+	return checkReachable(addr, own, flag, httpExample)
 }
 
 // unspecified reports whether host means every interface.

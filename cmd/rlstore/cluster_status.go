@@ -29,6 +29,10 @@ func runClusterStatus(cmd *cobra.Command, a *app) error {
 	if err != nil {
 		return err
 	}
+	if !a.json() && s.ClusterID == "" {
+		fmt.Fprintf(a.out, "node %s has formed or joined no cluster yet; its log says what it waits for\n", s.NodeID)
+		return nil
+	}
 	if !a.json() {
 		// A table of its own each, so that one's columns don't widen the other's.
 		fmt.Fprintf(a.out, "cluster %s as %s sees it, slot map %d", s.ClusterID, s.NodeID, s.SlotMap.Version)

@@ -358,10 +358,10 @@ func scrapedMetrics(t *testing.T) map[string]string {
 }
 
 // TestDocumentedCommandLinesParse holds every line of a block of sh in the
-// README and the reference that runs rlstore against the real commands.
+// README and the pages that runs rlstore against the real commands.
 func TestDocumentedCommandLinesParse(t *testing.T) {
 	seen := 0
-	for _, file := range []string{readmeFile, referenceFile, policiesFile} {
+	for _, file := range []string{readmeFile, referenceFile, policiesFile, httpFile} {
 		for _, block := range shellBlocks(readFile(t, file)) {
 			for line := range strings.Lines(strings.ReplaceAll(block, "\\\n", " ")) {
 				line, _, _ = strings.Cut(line, " #")

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -66,11 +67,11 @@ func (g *globals) json() bool { return g.output == "json" }
 func (g *globals) connect() (*client.Client, error) {
 	opts := []client.Option{client.WithTimeout(g.timeout)}
 	if g.tokenFile != "" {
-		token, err := os.ReadFile(g.tokenFile)
+		token, err := g.token()
 		if err != nil {
-			return nil, usagef("--token-file: %w", err)
+			return nil, err
 		}
-		opts = append(opts, client.WithToken(strings.TrimSpace(string(token))))
+		opts = append(opts, client.WithToken(token))
 	}
 	if g.tlsCA != "" || g.tlsCert != "" {
 		conf, err := g.tlsConfig()
@@ -88,6 +89,21 @@ func (g *globals) connect() (*client.Client, error) {
 		return nil, &usageError{fmt.Errorf("--endpoints: %w", err)}
 	}
 	return c, nil
+}
+
+// token reads the token file. What could be no header of a request would look like a
+// cluster that does not answer.
+func (g *globals) token() (string, error) {
+	b, err := os.ReadFile(g.tokenFile)
+	if err != nil {
+		return "", usagef("--token-file: %w", err)
+	}
+	token := strings.TrimSpace(string(b))
+	unfit := func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }
+	if token == "" || strings.ContainsFunc(token, unfit) {
+		return "", usagef("--token-file: %s needs to hold one token, a line without spaces, and nothing else", g.tokenFile)
+	}
+	return token, nil
 }
 
 func (g *globals) tlsConfig() (*tls.Config, error) {
