@@ -79,7 +79,11 @@ func (a *answer) respondTake(w http.ResponseWriter, r *http.Request, denied int)
 		respondDecision(w, denied, &d)
 		return nil
 	}
-	p := api.NewProblem(api.QuotaExceeded, "the limit %q of policy %q has %d of %d tokens left; the same take passes in %d ms",
+	format := "the limit %q of policy %q has %d of %d tokens left; the same take passes in %d ms"
+	if a.set.Limits[a.res.Binding].Algorithm == api.Concurrency {
+		format = "the limit %q of policy %q has %d of %d permits left; the same request passes in %d ms at the latest, if nobody renews"
+	}
+	p := api.NewProblem(api.QuotaExceeded, format,
 		a.set.Limits[a.res.Binding].Name, d.Policy, d.Remaining, d.Limit, d.RetryAfterMS)
 	p.Type = quotaExceeded
 	p.Instance = r.URL.EscapedPath()

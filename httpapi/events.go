@@ -165,15 +165,15 @@ func (e *edge) events(w http.ResponseWriter, r *http.Request) error {
 	}
 }
 
-// yesOrNo is a parameter of the query that is true or false.
+// yesOrNo is a parameter of the query that is true or false; its bare name is true.
 func yesOrNo(r *http.Request, name string, unset bool) (bool, error) {
 	switch v, err := parameter(r, name); {
 	case err != nil:
 		return false, err
-	case v == "":
+	case v == "" && !r.URL.Query().Has(name):
 		return unset, nil
-	case v == "true", v == "false":
-		return v == "true", nil
+	case v == "", v == "true", v == "false":
+		return v != "false", nil
 	default:
 		return false, api.NewProblem(api.InvalidRequest, "%s: %.40q is neither true nor false", name, v)
 	}

@@ -54,6 +54,15 @@ func TestEventsResumeAfterTheLastOneSeen(t *testing.T) {
 	}
 }
 
+func TestABareParameterIsTrue(t *testing.T) {
+	for query, want := range map[string]bool{"": false, "?past": true, "?past=": true, "?past=true": true, "?past=false": false} {
+		got, err := yesOrNo(httptest.NewRequest("GET", "/v1/events"+query, nil), "past", false)
+		if err != nil || got != want {
+			t.Errorf("%q: %v, %v, want %v", query, got, err, want)
+		}
+	}
+}
+
 func TestAStreamOfEventsFollowsUntilTheFeedEnds(t *testing.T) {
 	f := NewFeed()
 	w := newWorld(t, func(c *Config) { c.Events = f })

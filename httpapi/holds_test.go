@@ -300,6 +300,9 @@ func TestAPermitTakesASlotUntilItEnds(t *testing.T) {
 	if denied.Allowed || denied.PermitID != "" || denied.RetryAfterMS != 10_000 || denied.ResetAfterMS != 20_000 || denied.Limit != 2 {
 		t.Errorf("%+v", denied)
 	}
+	if r := w.post("/v1/permits?deny_status=429", `{"policy":"jobs","key":"k"}`); !strings.Contains(r.body, "has 0 of 2 permits left; the same request passes in 10000 ms at the latest, if nobody renews") {
+		t.Errorf("%s %s", r.Status, r.body)
+	}
 	wantProblem(t, w.post("/v1/take", `{"policy":"jobs","key":"k"}`), api.PermitRequired, "jobs")
 	wantProblem(t, w.post("/v1/take/batch", `{"atomic":true,"requests":[{"policy":"jobs","key":"k"}]}`), api.PermitRequired, "jobs")
 	wantProblem(t, w.post("/v1/reservations", `{"policy":"jobs","key":"k"}`), api.PermitRequired, "jobs")
