@@ -22,8 +22,8 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
-build: ## bin/rlstore
-	$(GO) build -o bin/rlstore ./cmd/rlstore
+build: ## bin/rlstore, a static binary
+	CGO_ENABLED=0 $(GO) build -o bin/rlstore ./cmd/rlstore
 
 .PHONY: test
 test: build lint unit race cluster ## everything that must pass before a change is merged
