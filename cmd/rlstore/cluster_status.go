@@ -30,7 +30,7 @@ func runClusterStatus(cmd *cobra.Command, a *app) error {
 		return err
 	}
 	if !a.json() && s.ClusterID == "" {
-		fmt.Fprintf(a.out, "node %s has formed or joined no cluster yet; its log says what it waits for\n", s.NodeID)
+		fmt.Fprintf(a.err, "node %s has formed or joined no cluster yet; its log says what it waits for\n", s.NodeID)
 		return nil
 	}
 	if !a.json() {
