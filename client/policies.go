@@ -32,7 +32,9 @@ func (c *Client) Policy(ctx context.Context, name string) (api.Policy, error) {
 
 // PutPolicy creates or replaces the policy of this name, and returns it as
 // stored: with every default, and its revision. It returns once every reachable
-// node applies it.
+// node applies it. Without [IfMatch], it reads the policy's revision first and changes
+// that one, as all edits of a policy do: so an attempt that a node carries out long
+// after it was given up undoes nothing.
 func (c *Client) PutPolicy(ctx context.Context, p api.Policy, opts ...PolicyOption) (api.Policy, error) {
 	p.Revision = 0 // the server's to set
 	doc, err := json.Marshal(p)
