@@ -293,6 +293,53 @@ func TestANodeThatMovedIsFoundAgain(t *testing.T) {
 	}
 }
 
+// TestACopyOfARunningNodeIsRefused starts a copy of a node's folder, taken while the
+// node runs, on ports of its own: two disks must not confirm entries as one voter.
+func TestACopyOfARunningNodeIsRefused(t *testing.T) {
+	c := shared(t)
+	p := c.hundred(t, "copied")
+	original := c.nodes[1]
+	original.mustTake(t, api.TakeRequest{Policy: p.Name, Key: "k", Cost: cost(10)})
+	root, err := os.MkdirTemp(c.root, "copied-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	twin := newNode(t, root, original.id)
+	t.Cleanup(twin.end)
+	original.freeze(t) // so that the copy is of one moment
+	err = os.CopyFS(twin.dir, os.DirFS(original.dir))
+	original.thaw(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	original.waitReady(t)
+
+	n1, n3 := c.nodes[0], c.nodes[2]
+	from1, from3 := n1.logSize(), n3.logSize()
+	twin.start(t)
+	if code := twin.exit(t); code != 1 {
+		t.Errorf("it ended with exit code %d, want 1", code)
+	}
+	oneSentence(t, twin.logSince(t, 0), "two processes run with the identity of node n2", "answers at "+original.raft, "--node-id")
+	// It may have ended before it had asked both.
+	log := n1.logSince(t, from1) + n3.logSince(t, from3)
+	if told := strings.Count(log, "two processes run with the identity"); told < 1 || told > 2 || strings.Contains(log, "announced its addresses") {
+		t.Errorf("the others say of it:\n%s", log)
+	}
+	s, err := n1.status()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range s.Nodes {
+		if m.ID == original.id && (m.HTTP != "http://"+original.http || m.Raft != original.raft || !m.Reachable) {
+			t.Errorf("n1 tells %+v", m)
+		}
+	}
+	if d := original.mustTake(t, api.TakeRequest{Policy: p.Name, Key: "k"}); d.Remaining != 89 {
+		t.Errorf("%d tokens left, want 89", d.Remaining)
+	}
+}
+
 // TestAWipedNodeIsRefusedUnderItsOldID: a node that lost its disk has forgotten
 // its votes. It must not vote again under the same name.
 func TestAWipedNodeIsRefusedUnderItsOldID(t *testing.T) {

@@ -86,7 +86,8 @@ func TestAPeerThatIsGoneAnswersNoMore(t *testing.T) {
 	}}, peers: newPeers(nil)}
 	b := status{Member: Member{ID: "b", Raft: l.Addr().String()}}
 	hear := func() {
-		n.peers.note(b)
+		known, _ := n.peers.member("b")
+		n.peers.note(b, known)
 		n.peers.measure(b, nil)
 	}
 	hear()

@@ -112,7 +112,7 @@ func FuzzCalls(f *testing.F) {
 			if s := new(status); json.Unmarshal(body, s) == nil {
 				p := newPeers(nil)
 				p.meet(s.Member)
-				p.note(*s)
+				p.note(*s, Member{})
 				p.measure(*s, s.Groups)
 				if _, ok := p.fresh(s.ID); !ok || len(p.strangers()) != 1 {
 					t.Fatalf("%+v has been forgotten", s)

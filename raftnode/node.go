@@ -106,6 +106,7 @@ type Node struct {
 	cfg     Config
 	log     *slog.Logger
 	disk    Disk
+	process string // see status
 	mux     *Mux
 	beats   *beats
 	peers   *peers
@@ -183,7 +184,8 @@ func Open(cfg Config) (_ *Node, err error) {
 	}
 	n := &Node{
 		cfg: cfg, log: cfg.Logger.With("node", cfg.NodeID), disk: disk, id: id,
-		peers: newPeers(id.Members), steady: NewSteady(cfg.Clock),
+		process: fmt.Sprintf("%016x", rand.Uint64()),
+		peers:   newPeers(id.Members), steady: NewSteady(cfg.Clock),
 		metrics: metrics, catalog: fsm.NewCatalog(),
 		formed: make(chan struct{}), applied: make(chan struct{}, 1), elected: make(chan struct{}, 1),
 	}
@@ -331,14 +333,16 @@ func (n *Node) openGroups() error {
 
 // handle registers the calls of peers.
 func (n *Node) handle() {
-	n.mux.Handle(methodStatus, func(_ context.Context, from Identity, req []byte) ([]byte, error) {
+	n.mux.Handle(methodStatus, func(ctx context.Context, from Identity, req []byte) ([]byte, error) {
+		var other string
 		if len(req) > 0 {
 			var s status
 			if err := json.Unmarshal(req, &s); err == nil {
-				n.heard(s)
+				other = n.heard(ctx, s)
 			}
 		}
 		s := n.status()
+		s.OtherAt = other
 		s.YouAreRemoved = n.catalog.View().IsRemoved(from.NodeID)
 		return json.Marshal(s)
 	})
@@ -457,6 +461,7 @@ func (n *Node) status() status {
 	s := status{
 		Member: n.self(), ClusterID: n.id.ClusterID, Version: n.cfg.Version,
 		Draining: n.isDraining(), Expect: n.cfg.BootstrapExpect, Shards: n.cfg.Shards,
+		Process: n.process,
 	}
 	n.idMu.Unlock()
 	if s.ClusterID == "" {
@@ -469,26 +474,42 @@ func (n *Node) status() status {
 }
 
 // heard notes what a peer of this cluster, or as fresh as this node, says of
-// itself.
-func (n *Node) heard(s status) {
+// itself. Of a process that is not the node's only one it notes nothing, or two disks
+// would confirm entries as one voter: other is where the known one answers.
+func (n *Node) heard(ctx context.Context, s status) (other string) {
 	own := n.ClusterID()
 	if s.ID == n.cfg.NodeID || s.ClusterID != own {
-		return
+		return ""
 	}
 	if own == "" {
 		n.peers.meet(s.Member)
-		return
+		return ""
 	}
 	if !n.belongs(s.ID) {
-		return // it was removed, or joins and is heard of again in a second
+		return "" // it was removed, or joins and is heard of again in a second
 	}
-	moved := n.peers.note(s)
+	known, ok := n.peers.member(s.ID)
+	if ok && known != s.Member {
+		moved, err := n.hasMoved(ctx, known, s)
+		if err != nil {
+			return ""
+		}
+		if !moved {
+			if n.peers.refuse(s) {
+				n.log.Error("two processes run with the identity of one node, and the one at the new address is refused; stop it, or give it an empty folder and a new --node-id",
+					"peer", s.ID, "raft", known.Raft, "refused", s.Raft)
+			}
+			return known.Raft
+		}
+	}
+	moved := n.peers.note(s, known)
 	if moved {
 		n.log.Info("a peer has announced its addresses", "peer", s.ID, "raft", s.Raft, "http", s.HTTP)
 	}
 	if moved || !n.remembers(s.ID) { // one that has joined was in the book before it spoke
 		n.saveMembers()
 	}
+	return ""
 }
 
 // remembers tells whether a node stands in the address book on disk.

@@ -3,6 +3,7 @@ package raftnode
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"sort"
 	"sync"
@@ -40,8 +41,13 @@ type status struct {
 	Groups    []groupStatus `json:"groups,omitempty"`
 	// Strangers are fresh nodes that asked this one, while it is fresh itself.
 	Strangers []Member `json:"strangers,omitempty"`
+	// Process is drawn at each start: it tells two processes with one id apart.
+	Process string `json:"process"`
 	// YouAreRemoved answers a node that was removed from the cluster.
 	YouAreRemoved bool `json:"you_are_removed,omitempty"`
+	// OtherAt answers a process whose announcement was refused: where another one
+	// answers as the same node.
+	OtherAt string `json:"other_at,omitempty"`
 }
 
 // groupStatus is one replica of a group.
@@ -65,11 +71,12 @@ type groupStatus struct {
 
 // peers is the address book: what this node last heard of each other one.
 type peers struct {
-	mu      sync.Mutex // guards the next four
+	mu      sync.Mutex // guards the next five
 	heard   map[string]peerState
 	lags    map[string]peerLags
 	book    map[string]Member   // of the members, from the data folder; kept up to date
 	strange map[string]stranger // fresh nodes that asked this one while it was fresh
+	refused map[string]string   // by id, the process that was refused last, as it was not the node's only one
 }
 
 // maxStrangers bounds how many fresh nodes one keeps in mind, and asks.
@@ -120,21 +127,35 @@ type peerLags struct {
 }
 
 func newPeers(members []Member) *peers {
-	p := &peers{heard: map[string]peerState{}, lags: map[string]peerLags{}, book: map[string]Member{}, strange: map[string]stranger{}}
+	p := &peers{heard: map[string]peerState{}, lags: map[string]peerLags{}, book: map[string]Member{}, strange: map[string]stranger{}, refused: map[string]string{}}
 	for _, m := range members {
 		p.book[m.ID] = m
 	}
 	return p
 }
 
-// note records a peer's answer and says whether it changed its address.
-func (p *peers) note(s status) (moved bool) {
+// note records a peer's answer and says whether it changed its address, which was
+// known before. If that has changed meanwhile, there is something new to check, and
+// note does nothing: the peer is heard of again in a second.
+func (p *peers) note(s status, known Member) (moved bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.book[s.ID] != known {
+		return false
+	}
 	p.heard[s.ID] = peerState{s, time.Now()}
-	moved = p.book[s.ID] != s.Member
 	p.book[s.ID] = s.Member
-	return moved
+	return known != s.Member
+}
+
+// refuse records that a process is not the only one of its node, and says whether
+// that is news.
+func (p *peers) refuse(s status) (news bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	news = p.refused[s.ID] != s.Process
+	p.refused[s.ID] = s.Process
+	return news
 }
 
 // measure records how far behind a peer was that has just answered; own is
@@ -207,6 +228,7 @@ func (p *peers) forget(id string) {
 	delete(p.book, id)
 	delete(p.heard, id)
 	delete(p.lags, id)
+	delete(p.refused, id)
 }
 
 // forgetLag forgets how far behind a peer was: it has lost what it had.
@@ -326,19 +348,49 @@ func (n *Node) unmet() []Member {
 
 // ask tells the node at addr this one's status, and fetches and notes its own.
 func (n *Node) ask(ctx context.Context, addr string) (status, error) {
-	ctx, cancel := context.WithTimeout(ctx, probeEvery)
+	cctx, cancel := context.WithTimeout(ctx, probeEvery)
 	defer cancel()
 	own := n.status()
 	var s status
-	if err := n.call(ctx, addr, methodStatus, own, &s); err != nil {
+	if err := n.call(cctx, addr, methodStatus, own, &s); err != nil {
 		return s, err
 	}
 	if s.YouAreRemoved && s.ClusterID == own.ClusterID {
 		n.beRemoved()
 	}
-	n.heard(s)
+	if s.OtherAt != "" && s.ClusterID == own.ClusterID {
+		n.fail(twoProcesses(own.ID, s.OtherAt, "this one"))
+	}
+	if other := n.heard(ctx, s); other != "" {
+		return s, twoProcesses(s.ID, other, "the one at "+s.Raft)
+	}
 	n.peers.measure(s, own.Groups)
 	return s, nil
+}
+
+// twoProcesses refuses a process of a node that another one answers for, at addr. It
+// offers no exchange: the refused one's folder may lack what the other has confirmed.
+func twoProcesses(id, addr, refused string) error {
+	return fmt.Errorf("two processes run with the identity of node %s: the other one answers at %s, and goes on; leave %s stopped, or start it with an empty folder under a new --node-id", id, addr, refused)
+}
+
+// movePatience bounds the question whether a member still answers where it was.
+const movePatience = time.Second
+
+// hasMoved tells whether a member that announces other addresses, in s, has left the
+// known ones: nobody answers there as this node, or the same process does, under
+// another name. Its error is that of ctx.
+func (n *Node) hasMoved(ctx context.Context, known Member, s status) (bool, error) {
+	cctx, cancel := context.WithTimeout(ctx, movePatience)
+	defer cancel()
+	// With the beats it does not wait behind forwarded batches: a busy node is there.
+	answer, err := n.mux.call(cctx, peerKey{known.at(), true}, methodStatus, nil)
+	if err != nil {
+		return true, ctx.Err()
+	}
+	var at status
+	err = json.Unmarshal(answer, &at)
+	return err != nil || at.ClusterID != s.ClusterID || at.Process == s.Process, nil
 }
 
 // call sends req as JSON and decodes the answer into resp; either may be nil.
