@@ -199,9 +199,9 @@ func (n *Node) promote(ctx context.Context) {
 			} else if _, err := n.ask(ctx, m.at()); err != nil || !n.ready(id, groups) {
 				continue
 			}
-			g.log.Info("a new node has caught up and gets its vote", "node", id)
+			g.log.Info("a new node has caught up and gets its vote", "peer", id)
 			if err := await(ctx, g.raft.AddVoter(s.ID, s.Address, 0, enqueueTimeout)); err != nil {
-				g.log.Warn("could not give a node its vote; trying again", "node", id, "error", err)
+				g.log.Warn("could not give a node its vote; trying again", "peer", id, "error", err)
 			}
 		}
 		g.changing.Release(1)

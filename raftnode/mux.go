@@ -259,9 +259,9 @@ func (m *Mux) welcome(conn net.Conn) (hello, *groupLayer, error) {
 	if status != welcomeOK {
 		err := errors.New(message)
 		if status == welcomeOtherCluster {
-			m.warn("refused a connection of a node of another cluster", "remote", remote, "node", printable(h.from.NodeID))
+			m.warn("refused a connection of a node of another cluster", "remote", remote, "peer", printable(h.from.NodeID))
 		} else {
-			m.log.Debug("refused a connection of a node", "remote", remote, "node", printable(h.from.NodeID), "reason", message)
+			m.log.Debug("refused a connection of a node", "remote", remote, "peer", printable(h.from.NodeID), "reason", message)
 		}
 		m.refuse(conn, status, message)
 		return h, nil, err
