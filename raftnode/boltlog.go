@@ -63,7 +63,9 @@ var (
 // keyMade stands beside the votes of a group that has a log, be it an empty one.
 const keyMade = "made"
 
-// openBolt opens the file at path, or makes it; its folder must exist.
+// openBolt opens the file at path, or makes it; its folder must exist. One that it
+// could not make, as on a full disk, it removes again: the next start would take the
+// part for a file that is damaged, or would not know that its name was never synced.
 func openBolt(path string) (*boltFile, error) { return openBoltWith(path, boltOptions()) }
 
 func openBoltWith(path string, o *bbolt.Options) (_ *boltFile, err error) {
@@ -88,6 +90,9 @@ func openBoltWith(path string, o *bbolt.Options) (_ *boltFile, err error) {
 		}
 	}
 	if f.store, err = raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: o}); err != nil {
+		if fresh && !errors.Is(err, bbolterrors.ErrTimeout) { // nor if it is another's by now
+			os.Remove(path)
+		}
 		return nil, openError(path, err)
 	}
 	if fresh {
@@ -95,6 +100,7 @@ func openBoltWith(path string, o *bbolt.Options) (_ *boltFile, err error) {
 		// take away the whole file, and with it a vote that was given.
 		if err := syncFolder(filepath.Dir(path)); err != nil {
 			f.Close()
+			os.Remove(path)
 			return nil, openError(path, err)
 		}
 	}
