@@ -13,7 +13,8 @@ const repeatAfter = 10 * time.Second
 // raftLog is a handler for what the Raft library logs of one group. The library
 // warns of every election and reports every heartbeat to a dead peer as an
 // error, in each group; we say ourselves what an operator needs. So its records
-// go one level down, and the same message shows once in ten seconds.
+// go one level down, what is ordinary two, and the same message shows once in ten
+// seconds.
 type raftLog struct {
 	slog.Handler
 	seen *seenMessages
@@ -21,8 +22,14 @@ type raftLog struct {
 
 type seenMessages struct {
 	mu     sync.Mutex // guards the next two
-	last   map[string]time.Time
+	last   map[seenMessage]time.Time
 	closed bool // the group is closing: its broken connections are no news
+}
+
+// seenMessage has the level, so that an ordinary one does not hide its like.
+type seenMessage struct {
+	text  string
+	level slog.Level
 }
 
 func (s *seenMessages) close() {
@@ -33,12 +40,38 @@ func (s *seenMessages) close() {
 
 // newRaftLog returns the library's logger; closing seen silences it.
 func newRaftLog(l *slog.Logger) (_ *slog.Logger, seen *seenMessages) {
-	seen = &seenMessages{last: map[string]time.Time{}}
+	seen = &seenMessages{last: map[seenMessage]time.Time{}}
 	return slog.New(raftLog{l.Handler(), seen}), seen
 }
 
 // lower is the level under which a record of the library is logged.
 func lower(l slog.Level) slog.Level { return l - 4 }
+
+// callFailed are the library's messages about a call that failed with an error.
+var callFailed = map[string]bool{
+	"failed to appendEntries to":              true,
+	"failed to pipeline appendEntries":        true,
+	"failed to start pipeline replication to": true,
+	"failed to heartbeat to":                  true,
+	"failed to make requestVote RPC":          true,
+}
+
+// isOrdinary tells whether the library says what each planned move of a leadership, or
+// each stop of a peer, brings about: a leader hears of the next one, or a connection
+// ends. A peer that is in trouble fails the next call as well, and by other errors.
+func isOrdinary(r slog.Record) (yes bool) {
+	if r.Message == "peer has newer term, stopping replication" {
+		return true
+	}
+	if callFailed[r.Message] {
+		r.Attrs(func(a slog.Attr) bool {
+			err, ok := a.Value.Any().(error)
+			yes = yes || ok && hasEnded(err)
+			return !yes
+		})
+	}
+	return yes
+}
 
 // Enabled implements slog.Handler.
 func (h raftLog) Enabled(ctx context.Context, l slog.Level) bool {
@@ -47,17 +80,24 @@ func (h raftLog) Enabled(ctx context.Context, l slog.Level) bool {
 
 // Handle implements slog.Handler.
 func (h raftLog) Handle(ctx context.Context, r slog.Record) error {
+	r.Level = lower(r.Level)
+	if isOrdinary(r) {
+		r.Level = lower(r.Level)
+	}
+	if !h.Handler.Enabled(ctx, r.Level) {
+		return nil
+	}
+	message := seenMessage{r.Message, r.Level}
 	h.seen.mu.Lock()
-	last, ok := h.seen.last[r.Message]
+	last, ok := h.seen.last[message]
 	repeated := ok && r.Time.Sub(last) < repeatAfter || h.seen.closed
 	if !repeated {
-		h.seen.last[r.Message] = r.Time
+		h.seen.last[message] = r.Time
 	}
 	h.seen.mu.Unlock()
 	if repeated {
 		return nil
 	}
-	r.Level = lower(r.Level)
 	return h.Handler.Handle(ctx, r)
 }
 

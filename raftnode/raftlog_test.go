@@ -2,6 +2,9 @@ package raftnode
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
+	"io"
 	"log/slog"
 	"strings"
 	"testing"
@@ -27,5 +30,22 @@ func TestRaftsLogIsLoweredAndNotRepeated(t *testing.T) {
 		if !strings.Contains(lines[i], want) {
 			t.Errorf("line %d is %q, want %q in it", i, lines[i], want)
 		}
+	}
+}
+
+// What each planned move or stop brings about is no warning, and does not hide one.
+func TestOrdinaryRecordsOfRaftAreNoWarnings(t *testing.T) {
+	var out bytes.Buffer
+	l, _ := newRaftLog(slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelWarn})))
+	l.Error("peer has newer term, stopping replication", "peer", "n2")
+	l.Error("failed to appendEntries to", "peer", "n2", "error", fmt.Errorf("read: %w", io.EOF))
+	if out.Len() > 0 {
+		t.Errorf("a warning of what is ordinary: %s", &out)
+	}
+	l.Error("failed to appendEntries to", "peer", "n2", "error", errors.New("i/o timeout"))
+	l.Error("failed to get log", "error", io.ErrUnexpectedEOF)
+	l.Error("failed to read metadata", "error", io.EOF)
+	if got := strings.Count(out.String(), "level=WARN"); got != 3 {
+		t.Errorf("%d warnings, want 3:\n%s", got, &out)
 	}
 }

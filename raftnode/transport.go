@@ -163,10 +163,15 @@ const pooledConns = 2
 func pastEnded(call func() error) error {
 	for ended := 0; ; ended++ {
 		err := call()
-		if ended == pooledConns || !errors.Is(err, io.EOF) && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
+		if ended == pooledConns || !hasEnded(err) {
 			return err
 		}
 	}
+}
+
+// hasEnded tells whether a call failed because the other side ended the connection.
+func hasEnded(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
 }
 
 // InstallSnapshot implements raft.Transport.
