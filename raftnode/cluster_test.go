@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"path/filepath"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -24,8 +27,34 @@ type testCluster struct {
 	// elections is the nodes' election timeout; 0 is 300 ms.
 	elections time.Duration
 	logStore  string
+	log       io.Writer // of what all nodes log; nil is nobody
 	// openDisk opens the disk of node i, nil is as users get it.
 	openDisk func(i int) (Disk, error)
+}
+
+// lineCount is a log that counts the lines with a text, by what follows it.
+type lineCount struct {
+	text string
+
+	mu   sync.Mutex // guards seen
+	seen map[string]int
+}
+
+func countLines(text string) *lineCount { return &lineCount{text: text, seen: map[string]int{}} }
+
+func (l *lineCount) Write(p []byte) (int, error) {
+	if _, rest, ok := strings.Cut(string(p), l.text); ok {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.seen[rest]++
+	}
+	return len(p), nil
+}
+
+func (l *lineCount) counts() map[string]int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return maps.Clone(l.seen)
 }
 
 func (c *testCluster) config(i int) Config {
@@ -38,7 +67,7 @@ func (c *testCluster) config(i int) Config {
 		OnForward: func(context.Context, uint32, []byte) ([]byte, error) {
 			return nil, api.NewProblem(api.NotLeader, "no front door")
 		},
-		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Logger: slog.New(slog.NewTextHandler(cmp.Or(c.log, io.Discard), nil)),
 	}
 	if c.openDisk != nil {
 		cfg.OpenDisk = func() (Disk, error) { return c.openDisk(i) }

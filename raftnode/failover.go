@@ -38,7 +38,10 @@ func (n *Node) suspect(ctx context.Context, id string) {
 	}
 	n.peers.lose(id) // nothing is handed over to it
 	for _, g := range n.groupList() {
-		if g.leader() == id {
+		// Each connection that ends leads here. A term has one leader; it is read first,
+		// so that it is not a later leader's.
+		term := g.raft.CurrentTerm()
+		if g.leader() == id && g.bereft.Swap(term) != term {
 			g.log.Info("the leader's process is gone", "leader", id)
 			n.mux.spawn(func() { g.hurry(ctx, n.cfg.ElectionTimeout) })
 		}

@@ -17,7 +17,7 @@ const patience = 3 * time.Second
 // slowElections starts a cluster with that, and tells which node leads shard 1.
 func slowElections(t *testing.T) (c *testCluster, at int) {
 	t.Helper()
-	c = &testCluster{t: t, dir: t.TempDir(), elections: patience}
+	c = &testCluster{t: t, dir: t.TempDir(), elections: patience, log: countLines("the leader's process is gone")}
 	c.start(3, joinAll)
 	at, _ = c.leader(1)
 	return c, at
@@ -30,7 +30,7 @@ func (g *group) waits(d time.Duration) bool {
 }
 
 // Once the process of a leader is gone, its followers elect within the lease, and
-// have their patience back after that.
+// have their patience back after that. They notice once, of whatever connections end.
 func TestFollowersOfAProcessThatIsGoneElectSooner(t *testing.T) {
 	c, at := slowElections(t)
 	gone := c.nodes[at].NodeID()
@@ -41,6 +41,7 @@ func TestFollowersOfAProcessThatIsGoneElectSooner(t *testing.T) {
 	}
 	for _, n := range followers {
 		eventually(t, "a follower hurries", func() bool { return n.groupList()[1].waits(patience / 2) })
+		n.suspect(t.Context(), gone)
 	}
 	c.close(at)
 	c.mustTake(1)
@@ -49,6 +50,11 @@ func TestFollowersOfAProcessThatIsGoneElectSooner(t *testing.T) {
 			eventually(t, "it has its patience back", func() bool {
 				return g.leader() != "" && g.leader() != gone && g.waits(patience)
 			})
+		}
+	}
+	for rest, times := range c.log.(*lineCount).counts() {
+		if times != 1 {
+			t.Errorf("told %d times:%s", times, rest)
 		}
 	}
 }

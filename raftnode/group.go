@@ -49,7 +49,8 @@ type group struct {
 	// looks at them and changes them. It is waited for like handover.
 	changing  *semaphore.Weighted
 	snapshots snapshotBudget
-	reloading sync.Mutex // held by each change of the library's settings; see reload
+	reloading sync.Mutex    // held by each change of the library's settings; see reload
+	bereft    atomic.Uint64 // the last term whose leader's process was found to be gone
 
 	quiet func() // silences the library's log
 	stop  context.CancelFunc
