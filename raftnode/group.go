@@ -168,6 +168,9 @@ func (g *group) startRaft(n *Node, first *raft.Configuration, hlog hclog.Logger)
 	}
 	if first != nil {
 		begun, err := raft.HasExistingState(logs, g.store, snaps)
+		if err == nil && begun {
+			begun, err = g.pastFirst()
+		}
 		if err != nil {
 			return fmt.Errorf("read the log of group %d: %w", g.id, err)
 		}
@@ -184,6 +187,26 @@ func (g *group) startRaft(n *Node, first *raft.Configuration, hlog hclog.Logger)
 	g.started.Store(g.raft)
 	return nil
 }
+
+// pastFirst tells whether a group that has state has its first configuration. The
+// library writes that in two steps, term 1 and then the entry; a full disk or a crash
+// in between left a group that could never elect. Term 1 is taken back then, so that
+// both can be written: nobody is elected in it, so no vote and no entry is forgotten.
+func (g *group) pastFirst() (bool, error) {
+	last, errLog := g.store.LastIndex()
+	list, errSnaps := g.snaps.List()
+	if err := errors.Join(errLog, errSnaps); err != nil || last > 0 || len(list) > 0 {
+		return true, err
+	}
+	term, err := g.store.GetUint64(keyTerm)
+	if err != nil || term != 1 {
+		return true, err
+	}
+	return false, g.store.SetUint64(keyTerm, 0)
+}
+
+// keyTerm is where the library keeps the current term.
+var keyTerm = []byte("CurrentTerm")
 
 // mendSnapshots reads the newest snapshot, if there is one, and goes back to an older
 // one if that loses nothing. The library would do so at any price, and panic where
