@@ -6,8 +6,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sort"
+	"strings"
 	"sync"
 	"time"
 
@@ -94,7 +96,7 @@ const bootstrapEvery = 250 * time.Millisecond
 func (n *Node) form(ctx context.Context) error {
 	tick := time.NewTicker(bootstrapEvery)
 	defer tick.Stop()
-	var told string
+	var told remark
 	for {
 		var err error
 		if n.ClusterID() == "" {
@@ -103,13 +105,12 @@ func (n *Node) form(ctx context.Context) error {
 		if err == nil && n.ClusterID() != "" {
 			return n.openGroups()
 		}
-		if err != nil && ctx.Err() == nil && err.Error() != told {
-			told = err.Error()
-			n.log.Info("looking for the cluster", "state", told)
-		}
 		var fatal *fatalError
-		if errors.As(err, &fatal) {
+		if errors.As(err, &fatal) { // who hears of it tells of it
 			return fatal
+		}
+		if err != nil && ctx.Err() == nil && told.isNews(err, time.Now()) {
+			n.log.Info("looking for the cluster", "state", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -122,10 +123,53 @@ func (n *Node) form(ctx context.Context) error {
 // fatalError ends the search: waiting longer would not help.
 type fatalError struct{ error }
 
+// absentError is how far the search is, and which addresses do not answer. Why they
+// don't may differ from one step to the next, and is no news.
+type absentError struct {
+	state  string
+	absent map[string]error // by address
+}
+
+// who is the addresses, in a stable order.
+func (e *absentError) who() []string { return slices.Sorted(maps.Keys(e.absent)) }
+
+func (e *absentError) Error() string {
+	var b strings.Builder
+	b.WriteString(e.state)
+	for i, addr := range e.who() {
+		b.WriteString([]string{"; no answer from ", ", "}[min(i, 1)])
+		fmt.Fprintf(&b, "%s (%v)", addr, e.absent[addr])
+	}
+	return b.String()
+}
+
+// remark is what was told of the search last.
+type remark struct {
+	what string
+	at   time.Time
+}
+
+// remindEvery is how long the same state of the search stays unrepeated.
+const remindEvery = time.Minute
+
+// isNews tells whether err is to be told now, and takes it for told if so.
+func (r *remark) isNews(err error, now time.Time) bool {
+	what := err.Error()
+	var absent *absentError
+	if errors.As(err, &absent) {
+		what = fmt.Sprint(absent.state, absent.who())
+	}
+	if what == r.what && now.Sub(r.at) < remindEvery {
+		return false
+	}
+	*r = remark{what, now}
+	return true
+}
+
 // seek makes one step: it asks around, and prepares, starts or joins. A nil
 // error with no cluster yet means that somebody else drives.
 func (n *Node) seek(ctx context.Context) error {
-	answers, unreachable, err := n.survey(ctx)
+	answers, absent, err := n.survey(ctx)
 	if err != nil {
 		return err
 	}
@@ -152,9 +196,9 @@ func (n *Node) seek(ctx context.Context) error {
 	case formed != nil:
 		return n.enter(ctx, formed)
 	case n.cfg.BootstrapExpect == 0:
-		return fmt.Errorf("no node of a running cluster answers at --join%s", unreachable)
+		return &absentError{"no node of a running cluster answers at --join", absent}
 	case len(seen) < n.cfg.BootstrapExpect:
-		return fmt.Errorf("%d of %d expected nodes see each other%s", len(seen), n.cfg.BootstrapExpect, unreachable)
+		return &absentError{fmt.Sprintf("%d of %d expected nodes see each other", len(seen), n.cfg.BootstrapExpect), absent}
 	}
 	ids := make([]string, 0, len(seen))
 	for id := range seen {
@@ -191,8 +235,9 @@ func (n *Node) seek(ctx context.Context) error {
 // survey asks every address that this node knows of: those of --join, those of
 // fresh nodes that asked this one, those that such nodes tell of, and the
 // members of a plan that was accepted. So it is enough that --join connects all
-// nodes somehow. It returns the answers, and a remark on an address without one.
-func (n *Node) survey(ctx context.Context) (answers []status, unreachable string, err error) {
+// nodes somehow. It returns the answers, and the addresses without one.
+func (n *Node) survey(ctx context.Context) (answers []status, absent map[string]error, err error) {
+	absent = map[string]error{}
 	asked := map[string]bool{n.cfg.RaftAdvertise: true}
 	next := slices.Clone(n.cfg.Join)
 	for _, m := range n.peers.strangers() {
@@ -221,7 +266,7 @@ func (n *Node) survey(ctx context.Context) (answers []status, unreachable string
 				defer mu.Unlock()
 				switch {
 				case e != nil:
-					unreachable = fmt.Sprintf(" (no answer from %s: %v)", addr, e)
+					absent[addr] = e
 				case s.ID == n.cfg.NodeID && s.Raft != n.cfg.RaftAdvertise:
 					err = &fatalError{fmt.Errorf("the node at %s has this node's id, %s; give every node a --node-id of its own", addr, s.ID)}
 				default:
@@ -234,7 +279,7 @@ func (n *Node) survey(ctx context.Context) (answers []status, unreachable string
 		}
 		wg.Wait()
 	}
-	return answers, unreachable, err
+	return answers, absent, err
 }
 
 // drive carries a plan through both of its phases. It may be repeated.

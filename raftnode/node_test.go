@@ -78,9 +78,12 @@ func TestAnyConnectedJoinFormsOneCluster(t *testing.T) {
 	}
 }
 
-// A --join that leads to two clusters is a mistake that nobody may guess about.
+// A --join that leads to two clusters is a mistake that nobody may guess about. The
+// node tells it once; who runs the node tells it again.
 func TestJoinThatLeadsToTwoClustersIsRefused(t *testing.T) {
 	a, b := startCluster(t, 1), startCluster(t, 1)
+	log := countLines("leads to two clusters")
+	a.log = log
 	fatal := make(chan error, 1)
 	l := a.listen(1)
 	cfg := a.config(1)
@@ -91,6 +94,11 @@ func TestJoinThatLeadsToTwoClustersIsRefused(t *testing.T) {
 	case err := <-fatal:
 		if !strings.Contains(err.Error(), "two clusters") {
 			t.Fatal(err)
+		}
+		for rest, times := range log.counts() {
+			if times != 1 {
+				t.Errorf("told %d times: %s", times, rest)
+			}
 		}
 	case <-time.After(20 * time.Second):
 		t.Fatal("it was not refused")
