@@ -102,7 +102,7 @@ func (n *Node) openGroup(id uint32, first *raft.Configuration, complete bool, lo
 		r := g.started.Load()
 		return r != nil && r.State() == raft.Leader
 	}}
-	raftLog, seen := newRaftLog(g.log)
+	raftLog, seen := newRaftLog(g.log, n.isDraining)
 	g.quiet = seen.close
 	hlog := slogbridge.New(raftLog)
 	g.snaps, err = n.disk.OpenSnapshots(id, hlog.Named("snapshot"))

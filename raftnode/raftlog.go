@@ -21,6 +21,8 @@ type raftLog struct {
 }
 
 type seenMessages struct {
+	leaving func() bool // the node hands its leaderships over, as others may do
+
 	mu     sync.Mutex // guards the next two
 	last   map[seenMessage]time.Time
 	closed bool // the group is closing: its broken connections are no news
@@ -38,9 +40,10 @@ func (s *seenMessages) close() {
 	s.mu.Unlock()
 }
 
-// newRaftLog returns the library's logger; closing seen silences it.
-func newRaftLog(l *slog.Logger) (_ *slog.Logger, seen *seenMessages) {
-	seen = &seenMessages{last: map[seenMessage]time.Time{}}
+// newRaftLog returns the library's logger, on a node of which leaving tells whether it
+// stops; closing seen silences it.
+func newRaftLog(l *slog.Logger, leaving func() bool) (_ *slog.Logger, seen *seenMessages) {
+	seen = &seenMessages{leaving: leaving, last: map[seenMessage]time.Time{}}
 	return slog.New(raftLog{l.Handler(), seen}), seen
 }
 
@@ -81,7 +84,7 @@ func (h raftLog) Enabled(ctx context.Context, l slog.Level) bool {
 // Handle implements slog.Handler.
 func (h raftLog) Handle(ctx context.Context, r slog.Record) error {
 	r.Level = lower(r.Level)
-	if isOrdinary(r) {
+	if isOrdinary(r) || callFailed[r.Message] && h.seen.leaving() {
 		r.Level = lower(r.Level)
 	}
 	if !h.Handler.Enabled(ctx, r.Level) {

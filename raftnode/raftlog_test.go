@@ -14,7 +14,7 @@ import (
 // at a level below.
 func TestRaftsLogIsLoweredAndNotRepeated(t *testing.T) {
 	var out bytes.Buffer
-	l, seen := newRaftLog(slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelInfo})).With("group", 3))
+	l, seen := newRaftLog(slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelInfo})).With("group", 3), func() bool { return false })
 	for range 10 {
 		l.With("peer", "n2").Error("failed to heartbeat")
 	}
@@ -36,7 +36,10 @@ func TestRaftsLogIsLoweredAndNotRepeated(t *testing.T) {
 // What each planned move or stop brings about is no warning, and does not hide one.
 func TestOrdinaryRecordsOfRaftAreNoWarnings(t *testing.T) {
 	var out bytes.Buffer
-	l, _ := newRaftLog(slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelWarn})))
+	leaving := true
+	l, _ := newRaftLog(slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelWarn})), func() bool { return leaving })
+	l.Error("failed to heartbeat to", "peer", "n2", "error", errors.New("connection refused"))
+	leaving = false
 	l.Error("peer has newer term, stopping replication", "peer", "n2")
 	l.Error("failed to appendEntries to", "peer", "n2", "error", fmt.Errorf("read: %w", io.EOF))
 	if out.Len() > 0 {
