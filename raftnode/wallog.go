@@ -30,9 +30,13 @@ type walLog struct {
 // openWAL opens the log in the folder dir, which must exist, and reads it all.
 func openWAL(dir string, votes *boltLog) (_ *walLog, err error) {
 	segments := &metadb.BoltMetaDB{} // the list of them, a bbolt file
+	var w *wal.WAL
 	defer func() {
-		if p := recover(); p != nil {
-			err = openError(dir, asDamage(fmt.Errorf("wal-meta.db is damaged: %v", p)))
+		if p := recover(); p != nil { // the library's way, and bbolt's, to say so
+			err = openError(dir, asDamage(fmt.Errorf("it is damaged: %v", p)))
+		}
+		if err != nil && w != nil {
+			w.Close()
 		}
 		if err != nil {
 			segments.Close() // the library leaves it open and locked if it opens nothing
@@ -41,13 +45,12 @@ func openWAL(dir string, votes *boltLog) (_ *walLog, err error) {
 	if first, _ := votes.FirstIndex(); first != 0 {
 		return nil, openError(dir, fmt.Errorf("%s holds entries of group %d already", votes.file.path, votes.id))
 	}
-	w, err := wal.Open(dir, wal.WithMetaStore(segments), wal.WithSegmentSize(walSegment), wal.WithLogger(hclog.NewNullLogger()))
+	w, err = wal.Open(dir, wal.WithMetaStore(segments), wal.WithSegmentSize(walSegment), wal.WithLogger(hclog.NewNullLogger()))
 	if err != nil {
 		return nil, openError(dir, asDamage(err))
 	}
 	g := &walLog{votes, w}
 	if err := readSizesOf(g, &g.sizes); err != nil {
-		w.Close()
 		return nil, openError(dir, asDamage(fmt.Errorf("it is damaged: %w", err)))
 	}
 	return g, nil
