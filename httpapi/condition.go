@@ -26,6 +26,18 @@ func unchanged(r *http.Request, tag string) bool {
 	return ok && (star || slices.ContainsFunc(tags, func(t string) bool { return strings.TrimPrefix(t, "W/") == tag }))
 }
 
+// answeredUnchanged gives the answer its ETag, and answers 304 if that is all that the
+// caller needs.
+func answeredUnchanged(w http.ResponseWriter, r *http.Request, revision uint64) bool {
+	tag := etag(revision)
+	w.Header()["ETag"] = []string{tag}
+	if !unchanged(r, tag) {
+		return false
+	}
+	w.WriteHeader(http.StatusNotModified)
+	return true
+}
+
 // conditions reads the headers that guard an edit. Any one of those returned
 // suffices.
 func conditions(r *http.Request) ([]Condition, error) {

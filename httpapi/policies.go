@@ -14,10 +14,7 @@ func (e *edge) policyList(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	tag := etag(list.Revision)
-	w.Header()["ETag"] = []string{tag}
-	if unchanged(r, tag) {
-		w.WriteHeader(http.StatusNotModified)
+	if answeredUnchanged(w, r, list.Revision) {
 		return nil
 	}
 	if list.Policies == nil {
@@ -36,10 +33,7 @@ func (e *edge) policyGet(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	tag := etag(p.Revision)
-	w.Header()["ETag"] = []string{tag}
-	if unchanged(r, tag) {
-		w.WriteHeader(http.StatusNotModified)
+	if answeredUnchanged(w, r, p.Revision) {
 		return nil
 	}
 	respond(w, http.StatusOK, api.MediaJSON, p)

@@ -132,13 +132,13 @@ type Options struct {
 //
 // b's form must be right, as after [api.DecodeBatch]; the values of its
 // operations are checked here. Do never changes b. When it returns an error,
-// the log may still be reading b: the caller drops its memory and must not
-// reuse it.
+// or results that Options.Each made of one, the log may still be reading b: the
+// caller drops its memory and must not reuse it.
 //
 // A batch that lies in one shard and fails there returns that failure as its
-// error, but see Options.Each. Of a batch over several shards, each failed shard's operations get it
-// as their results, and the other shards' results stand. An atomic batch has
-// one outcome: a reply, or an error.
+// error, but see Options.Each. Of a batch over several shards, each failed
+// shard's operations get it as their results, and the other shards' results
+// stand. An atomic batch has one outcome: a reply, or an error.
 //
 // Without a deadline in ctx, Do gives up on a shard after [DefaultPatience].
 func (l *Limiter) Do(ctx context.Context, b *api.Batch, o Options) ([]byte, error) {

@@ -540,7 +540,7 @@ func (r *recoverer) write(g RecoveredGroup, c capture) (err error) {
 	if err != nil {
 		return err
 	}
-	return log.SetUint64([]byte("CurrentTerm"), g.Term)
+	return log.SetUint64(keyTerm, g.Term)
 }
 
 // self is this node as a member, and whether the address book has it.

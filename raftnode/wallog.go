@@ -35,12 +35,13 @@ func openWAL(dir string, votes *boltLog) (_ *walLog, err error) {
 		if p := recover(); p != nil { // the library's way, and bbolt's, to say so
 			err = openError(dir, asDamage(fmt.Errorf("it is damaged: %v", p)))
 		}
-		if err != nil && w != nil {
+		if err == nil {
+			return
+		}
+		if w != nil {
 			w.Close()
 		}
-		if err != nil {
-			segments.Close() // the library leaves it open and locked if it opens nothing
-		}
+		segments.Close() // the library leaves it open and locked if it opens nothing
 	}()
 	if first, _ := votes.FirstIndex(); first != 0 {
 		return nil, openError(dir, fmt.Errorf("%s holds entries of group %d already", votes.file.path, votes.id))
